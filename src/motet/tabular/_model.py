@@ -1,0 +1,405 @@
+"""`TabularModel`: one estimator for one table with several targets."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import torch
+
+from motet import __version__
+from motet._errors import MissingExtraError, MotetError, RequestError, RunError
+from motet.balance import from_name
+from motet.data import encode_targets, fingerprint, read_table
+from motet.tabular._candidates import Plan, train_candidates
+from motet.tabular._guard import draw_weights, interval
+from motet.tabular._log import RunLog, read_log, write_log
+from motet.tabular._notes import notes_on
+from motet.tabular._outcome import Rules, decide, metrics_document, plain
+from motet.tabular._prepared import Prepared, prepare
+from motet.tabular._served import Served
+from motet.tasks import Task
+from motet.train import (
+    FORMAT,
+    Clock,
+    Display,
+    RunDirectory,
+    Silent,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+
+PACKAGES = ("torch", "numpy", "polars", "lightgbm", "safetensors")
+LARGEST_SEED = 2**31 - 1  # LightGBM's seeds are 32-bit
+RESERVED = 0.1  # share of the time limit that preparing, choosing and writing need at the end
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What few people set.
+
+    Args:
+        balance: balancing method of the shared network, as `motet methods` lists them.
+        margin: percent by which the shared model may at most be worse and still serve a target.
+        level: share of rows that prediction intervals are to cover.
+        max_epochs: of every network; None suits the table.
+        resamples: bootstrap resamples of the guard.
+        threads: processor threads; None takes those that torch takes.
+        device: `cpu`, `cuda`, or None for the best there is.
+    """
+
+    balance: str = "uncertainty"
+    margin: float = 0.5
+    level: float = 0.9
+    max_epochs: int | None = None
+    resamples: int = 500
+    threads: int | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        from_name(self.balance)
+        _check("margin", self.margin, low=0.0, high=100.0)
+        _check("level", self.level, low=0.5, high=0.999)
+        for name in ("max_epochs", "resamples", "threads"):
+            value = getattr(self, name)
+            if value is not None:
+                _check(name, value, low=1, high=1e9)
+
+
+class TabularModel:
+    """Learns several targets of one table, and proves for each that sharing did not hurt it.
+
+    Targets may be of different kinds and any label may be missing; no row is dropped for it. Besides the shared network
+    each target's own network and its own LightGBM are trained on the same split; a target is served by the shared
+    network only if a paired bootstrap test on held-out rows says that it is not worse than the best own model.
+
+    Args:
+        targets: tasks, or texts `NAME` or `NAME:KIND`; without a kind it is read off the column.
+        time_limit: seconds for the whole fit, or None.
+        seed: of the split, the weights and the order of rows.
+        split: `random`, `group`, `time` or `given`; None means `given` with a split column and `random` without.
+        split_column: the column that the split reads.
+        roles: roles of columns that override what is inferred, such as {"zip": "category", "id": "ignored"}.
+        settings: what few people set.
+
+    Attributes:
+        metrics_: the proof, as in `metrics.json`; after `fit` or `motet.load`.
+        run_: what was decided, as in `run.json`.
+
+    Raises:
+        RequestError: what was asked for cannot be done as asked; nothing is lost.
+        RunError: the work failed, for example for want of disk space.
+
+    Cost: about twice a single network's training and one LightGBM a target, or the time limit.
+
+    Example:
+        >>> model = TabularModel(["price:regression", "sold:binary"], time_limit=60)
+        >>> model.targets
+        ['price:regression', 'sold:binary']
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Task | str],
+        *,
+        time_limit: float | None = None,
+        seed: int = 0,
+        split: str | None = None,
+        split_column: str | None = None,
+        roles: Mapping[str, str] | None = None,
+        settings: FitSettings | None = None,
+    ) -> None:
+        self.targets = targets
+        self.time_limit = time_limit
+        self.seed = seed
+        self.split = split
+        self.split_column = split_column
+        self.roles = roles
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name}={value!r}" for name, value in vars(self).items() if not name.endswith("_") and value is not None
+        ]
+        return f"TabularModel({', '.join(shown)})"
+
+    def fit(
+        self,
+        table: Any,
+        *,
+        out: str | Path | None = None,
+        resume: bool = False,
+        display: Display | None = None,
+        on_prepared: Callable[[Prepared], None] | None = None,
+    ) -> Self:
+        """Trains, chooses and measures.
+
+        Args:
+            table: a path (Parquet, CSV, Arrow, NDJSON), a polars or pandas frame, a lazy scan, or an Arrow table.
+            out: folder of the run, written as the work goes on; None keeps all in memory until `save`.
+            resume: take up an unfinished run in `out`.
+            display: takes the records of the log as they come.
+            on_prepared: called once the schema, the split and the targets are decided, before training.
+        """
+        clock = Clock(_positive(self.time_limit))
+        _check("seed", self.seed, low=0, high=LARGEST_SEED)
+        settings = self.settings or FitSettings()
+        frame = read_table(table)
+        request = self._request(table, frame, settings)
+        run = None if out is None else RunDirectory.create(out, request, resume=resume)
+        log = RunLog(display or Silent(), None if run is None else run.path / "log.jsonl", clock)
+        try:
+            self._fit(frame, request, settings, clock, log, run, on_prepared)
+        except MotetError:
+            _forget_if_empty(run)
+            raise
+        finally:
+            log.close()
+        return self
+
+    def _fit(
+        self,
+        frame: pl.DataFrame,
+        request: dict[str, Any],
+        settings: FitSettings,
+        clock: Clock,
+        log: RunLog,
+        run: RunDirectory | None,
+        on_prepared: Callable[[Prepared], None] | None,
+    ) -> None:
+        log({"event": "stage", "stage": "prepare", "text": f"Reading {frame.height:,} rows and {frame.width} columns"})
+        split = self.split or ("given" if self.split_column else "random")
+        prepared = prepare(
+            frame, self.targets, split=split, split_column=self.split_column, roles=self.roles or {}, seed=self.seed
+        )
+        if on_prepared is not None:
+            on_prepared(prepared)
+        threads = settings.threads or torch.get_num_threads()
+        plan = Plan(
+            settings.balance,
+            settings.max_epochs,
+            self.seed,
+            threads,
+            _device(settings),
+            None if run is None else run.work,
+        )
+        training = Clock(None if clock.limit is None else clock.left * (1 - RESERVED))
+        found = train_candidates(prepared, plan, clock=training, emit=log)
+        log({"event": "stage", "stage": "choose", "text": "Choosing and measuring on held-out rows"})
+        rules = Rules(settings.margin, settings.resamples, settings.level, self.seed)
+        outcomes = decide(prepared, found, rules)
+        self.served_ = Served.from_candidates(prepared.encoder, outcomes, found)
+        self.metrics_ = metrics_document(prepared, found, outcomes, clock.elapsed)
+        self.run_ = self._document(frame, prepared, request, [*found.notes, *notes_on(self.metrics_, prepared)])
+        self.log_ = log.unique()
+        if run is not None:
+            self._write(run)
+
+    def predict(self, table: Any, *, tasks: Sequence[str] | None = None, intervals: bool = False) -> pl.DataFrame:
+        """What a person reads: a frame with a column for each target, one row for each row of the table.
+
+        Args:
+            table: anything that `fit` takes; it needs the feature columns only.
+            tasks: the targets to predict; only what they need is computed.
+            intervals: add `<target>_low` and `<target>_high` for targets that are numbers.
+        """
+        frame = read_table(table)
+        columns: dict[str, Any] = {}
+        for name, estimates in self._model().estimate(frame, tasks).items():
+            answer = self._model().answers[name]
+            columns[name] = _column(answer.task.read(estimates))
+            if intervals and answer.interval is not None:
+                columns[f"{name}_low"], columns[f"{name}_high"] = answer.interval.bounds(estimates)
+        return pl.DataFrame(columns)
+
+    def predict_proba(self, table: Any, *, task: str) -> pl.DataFrame:
+        """Calibrated probabilities of one target: a column for each class or label.
+
+        Raises:
+            RequestError: the target is a number and has no probabilities.
+        """
+        served = self._model()
+        (name,) = served.names([task])
+        labels = self.classes_.get(name)
+        if labels is None:
+            kind = served.answers[name].task.kind
+            message = (
+                f"'{task}' is a {kind} target and has no probabilities; use predict, with intervals=True for its range."
+            )
+            raise RequestError(message)
+        estimates = served.estimate(read_table(table), [name])[name]
+        if estimates.ndim == 1:
+            estimates = np.stack([1.0 - estimates, estimates], axis=1)
+        return pl.DataFrame({str(label): estimates[:, place] for place, label in enumerate(labels)})
+
+    def estimate(self, table: Any, *, tasks: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Calibrated estimates as arrays: values (N,), probabilities (N,) of the positive class, or (N, C)."""
+        return self._model().estimate(read_table(table), tasks)
+
+    def evaluate(self, table: Any, *, tasks: Sequence[str] | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
+        """Every metric of each target on a labelled table, how many rows had its label, and the main metric's interval.
+
+        Raises:
+            RequestError: no column of any asked-for target is in the table.
+        """
+        _check("seed", seed, low=0, high=LARGEST_SEED)
+        frame = read_table(table)
+        served = self._model()
+        names = served.names(tasks)
+        there = [name for name in names if set(served.answers[name].task.label_columns) <= set(frame.columns)]
+        if not there:
+            message = (
+                f"The table has no label column of {', '.join(names)}; evaluating compares predictions with labels. "
+                "Use predict where there are none."
+            )
+            raise RequestError(message)
+        targets, present = encode_targets(frame, [served.answers[name].task for name in there])
+        scores = {}
+        for name, estimates in served.estimate(frame, there).items():
+            known = present[name]
+            task = served.answers[name].task
+            values = task.metrics(estimates[known], targets[name][known]) if known.any() else {}
+            weights = draw_weights(int(known.sum()), resamples=(self.settings or FitSettings()).resamples, seed=seed)
+            ci95 = (
+                interval(task.score(estimates[known], targets[name][known], weights)) if known.any() else (None, None)
+            )
+            scores[name] = plain({"rows": int(known.sum()), "metric": task.metric, "metrics": values, "ci95": ci95})
+        return scores
+
+    def score(self, table: Any) -> dict[str, float | None]:
+        """The main metric of each target on a labelled table."""
+        return {name: found["metrics"].get(found["metric"]) for name, found in self.evaluate(table).items()}
+
+    @property
+    def classes_(self) -> dict[str, tuple[Any, ...]]:
+        """The classes or labels of each target that has them, in the order of its probabilities."""
+        found = {}
+        for name, answer in self._model().answers.items():
+            labels = getattr(answer.task, "labels", None) or getattr(answer.task, "classes", None)
+            if labels:
+                found[name] = tuple(labels)
+        return found
+
+    def task(self, name: str) -> Task:
+        """The fitted task called `name`."""
+        (name,) = self._model().names([name])
+        return self._model().answers[name].task
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the run directory; nothing that is there is ever overwritten.
+
+        Raises:
+            RequestError: the folder is not empty, or the model is not fitted.
+        """
+        self._model()
+        run = RunDirectory.create(path, {"saved": True})
+        self._write(run)
+        return run.path
+
+    def _write(self, run: RunDirectory) -> None:
+        document, tensors = self.served_.to_files()
+        write_log(run.path / "log.jsonl", self.log_)
+        write_tensors(run.path / "model.safetensors", tensors, {"format": str(FORMAT), "motet": __version__})
+        write_json(run.path / "metrics.json", self.metrics_)
+        run.finish({**self.run_, **document})
+
+    def _model(self) -> Served:
+        if not hasattr(self, "served_"):
+            message = "This TabularModel is not fitted yet. Call fit(table) first, or motet.load(path) for a saved one."
+            raise RequestError(message)
+        return self.served_
+
+    def _request(self, table: Any, frame: pl.DataFrame, settings: FitSettings) -> dict[str, Any]:
+        source = str(table) if isinstance(table, (str, Path)) else type(table).__name__
+        targets = [target if isinstance(target, str) else target.to_dict() for target in self.targets]
+        request = {
+            "source": Path(source).name, "fingerprint": fingerprint(frame), "targets": targets, "seed": self.seed,
+            "time_limit": self.time_limit, "split": self.split, "split_column": self.split_column,
+            "roles": dict(self.roles or {}), "settings": asdict(settings),
+        }  # fmt: skip
+        return json.loads(json.dumps(request, default=str))
+
+    def _document(
+        self, frame: pl.DataFrame, prepared: Prepared, request: dict[str, Any], notes: list[str]
+    ) -> dict[str, Any]:
+        split = prepared.split
+        return plain({
+            "motet": __version__,
+            "seed": self.seed,
+            "time_limit": self.time_limit,
+            "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+            "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(),
+                        "device": _device(self.settings or FitSettings()).type},
+            "data": {"source": request["source"], "fingerprint": request["fingerprint"],
+                     "rows": frame.height, "columns": frame.width},
+            "split": {"how": split.how, "column": self.split_column} | {
+                name: len(getattr(split, name)) for name in ("train", "stop", "choose", "test")
+            },
+            "settings": request["settings"],
+            "schema": prepared.schema.to_dict(),
+            "leaks": [asdict(leak) for leak in prepared.leaks],
+            "notes": notes,
+        })  # fmt: skip
+
+
+def load(path: str | Path) -> TabularModel:
+    """Loads a finished run.
+
+    Raises:
+        RequestError: not a run directory.
+        RunError: the run is unfinished or damaged.
+    """
+    run, document = RunDirectory.open(path)
+    tensors, _ = read_tensors(run.path / "model.safetensors")
+    try:
+        model = TabularModel([data["name"] for data in document["tasks"]], seed=document.get("seed", 0))
+        model.served_ = Served.from_files(document, tensors)
+    except MissingExtraError:
+        raise
+    except Exception as error:  # whatever a spoiled file makes torch, zlib or LightGBM say
+        message = (
+            f"The run in '{path}' is damaged: its run.json and model.safetensors do not make a model "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}). "
+            "Restore the folder from a copy, or fit again."
+        )
+        raise RunError(message) from error
+    model.run_ = document
+    model.metrics_ = read_json(run.path / "metrics.json")
+    log = run.path / "log.jsonl"
+    model.log_ = read_log(log) if log.is_file() else []
+    return model
+
+
+def _device(settings: FitSettings) -> torch.device:
+    return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _forget_if_empty(run: RunDirectory | None) -> None:
+    """Takes a run directory away again in which no work has been done, so that a corrected request can use it."""
+    if run is not None and run.work.is_dir() and not any(run.work.iterdir()):
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _column(values: np.ndarray) -> pl.Series:
+    return pl.Series(values.tolist()) if values.dtype == object else pl.Series(values)
+
+
+def _positive(time_limit: float | None) -> float | None:
+    if time_limit is not None:
+        _check("time_limit", time_limit, low=1e-9, high=1e12)
+    return time_limit
+
+
+def _check(name: str, value: float, *, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        message = f"{name} is {value!r}; a number between {low:g} and {high:g} was expected. Change it."
+        raise RequestError(message)

@@ -1,0 +1,161 @@
+"""Networks on tables: the shared one and each target's own, built and trained alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from motet.balance import from_name
+from motet.models import HardSharing, MultiTaskModel, TabularEncoder, bin_edges
+from motet.tabular._prepared import Prepared
+from motet.tasks import Task
+from motet.train import Clock, Emit, LoopSettings, Trained, Trainer, estimate, skill
+
+State = dict[str, Tensor]
+OWN_STATE_SKILL = 0.01  # a task keeps its own best state if that is better than the joint one by this share of skill
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """The sizes that rebuild a network; its weights come from a file.
+
+    Args:
+        num_bins: bins of the number columns' codes.
+        num_numbers: number columns.
+        category_sizes: codes of each category column.
+        width: size of the shared features.
+        num_blocks: residual blocks.
+        number_dim: embedding size of a number column.
+        category_dim: embedding size of a category column.
+        head_width: size of each head's hidden layer.
+        dropout: in the residual blocks.
+    """
+
+    num_bins: int
+    num_numbers: int
+    category_sizes: tuple[int, ...]
+    width: int = 256
+    num_blocks: int = 2
+    number_dim: int = 16
+    category_dim: int = 16
+    head_width: int = 64
+    dropout: float = 0.0
+
+    def build(self, tasks: Sequence[Task], edges: Tensor | None = None) -> MultiTaskModel:
+        """A network of this shape; without `edges` they wait to be loaded with the weights."""
+        if edges is None:
+            edges = torch.zeros(self.num_numbers, self.num_bins + 1)
+        with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay as they were
+            encoder = TabularEncoder(
+                edges,
+                self.category_sizes,
+                width=self.width,
+                num_blocks=self.num_blocks,
+                number_dim=self.number_dim,
+                category_dim=self.category_dim,
+                dropout=self.dropout,
+            )
+            return MultiTaskModel(encoder, HardSharing(len(tasks), width=self.width), tasks, head_width=self.head_width)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape as plain JSON data."""
+        return asdict(self) | {"category_sizes": list(self.category_sizes)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "NetworkShape":
+        """Reads what `to_dict` gave."""
+        arguments: dict[str, Any] = {**data, "category_sizes": tuple(data["category_sizes"])}
+        return cls(**arguments)
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A trained network with the state that serves each of its tasks."""
+
+    shape: NetworkShape
+    tasks: tuple[Task, ...]
+    states: dict[str, State]
+    trained: Trained
+
+    def distinct(self) -> list[tuple[State, list[str]]]:
+        """Each state that serves some task, with the names of those tasks."""
+        groups: dict[int, tuple[State, list[str]]] = {}
+        for name, state in self.states.items():
+            groups.setdefault(id(state), (state, []))[1].append(name)
+        return list(groups.values())
+
+
+def shape_for(prepared: Prepared) -> NetworkShape:
+    """A shape that suits the table: smaller and with more dropout where there are few rows."""
+    num_rows = len(prepared.split.train)
+    return NetworkShape(
+        num_bins=48 if num_rows >= 2000 else 16,
+        num_numbers=len(prepared.encoder.number_names),
+        category_sizes=tuple(prepared.encoder.category_sizes),
+        width=256 if num_rows >= 20_000 else 128,
+        dropout=0.0 if num_rows >= 100_000 else 0.1 if num_rows >= 20_000 else 0.2,
+    )
+
+
+def loop_for(num_rows: int, *, max_epochs: int | None, seed: int) -> LoopSettings:
+    """How long to train on so many rows: about three million row passes, in 4 to 100 epochs."""
+    epochs = max_epochs or int(np.clip(round(3e6 / max(1, num_rows)), 4, 100))
+    batch_size = int(np.clip(2 ** np.floor(np.log2(max(1, num_rows) / 40)), 32, 512))
+    return LoopSettings(
+        max_epochs=epochs, batch_size=batch_size, warmup_steps=min(200, 10 * num_rows // batch_size + 1), seed=seed
+    )
+
+
+def train_network(
+    prepared: Prepared,
+    tasks: Sequence[Task],
+    *,
+    balance: str,
+    settings: LoopSettings,
+    clock: Clock,
+    stage: str,
+    emit: Emit,
+    device: torch.device,
+    checkpoint: Path | None = None,
+    max_rows: int | None = None,
+) -> TrainedNetwork:
+    """Trains one network for `tasks`, which may be all of the table's or one alone."""
+    shape = shape_for(prepared)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        edges = bin_edges(prepared.features.numbers[prepared.split.train], num_bins=shape.num_bins)
+        model = shape.build(tasks, edges)
+    starts = [torch.from_numpy(task.initial_outputs(prepared.targets(task, prepared.split.train)[0])) for task in tasks]
+    model.heads.start_at(starts)
+    model.to(device)
+    trainer = Trainer(
+        model,
+        prepared.rows,
+        settings,
+        balancer=from_name(balance).to(device),
+        stage=stage,
+        emit=emit,
+        checkpoint=checkpoint,
+    )
+    trained = trainer.fit(prepared.split.train, prepared.split.stop, clock=clock, max_rows=max_rows)
+    best = trained.best
+    states = {}
+    for task in tasks:
+        joint = skill(task, best.joint_scores[task.name], best.constants[task.name])
+        own_is_better = best.skills[task.name] - joint > OWN_STATE_SKILL
+        states[task.name] = best.states[task.name] if own_is_better else best.joint_state
+    return TrainedNetwork(shape, tuple(tasks), states, trained)
+
+
+def network_estimates(network: TrainedNetwork, prepared: Prepared, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Each task's estimates for the chosen rows, from the state that serves it."""
+    model = network.shape.build(network.tasks)
+    found: dict[str, np.ndarray] = {}
+    for state, names in network.distinct():
+        model.load_state_dict(state)
+        found |= estimate(model, prepared.rows, rows, names)
+    return found
