@@ -1,0 +1,45 @@
+"""`motet evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from motet.cli._output import Common, print_json, print_table
+
+
+def evaluate(
+    run: Path,
+    table: str,
+    *,
+    target: Annotated[list[str] | None, Parameter(negative="", help="Score only this target; repeat it.")] = None,
+    common: Common = Common(),  # noqa: B008
+) -> None:
+    """Score a model on a labelled table that it has not seen; rows without a target's label do not count for it.
+
+    Parameters
+    ----------
+    run
+        Folder that motet fit made.
+    table
+        Table with the feature columns and at least one target's labels.
+    """
+    from motet.tabular import load
+
+    scores = load(run).evaluate(table, tasks=target, seed=common.seed)
+    if common.json:
+        print_json({"run": str(run), "table": table, "tasks": scores})
+        return
+    rows = []
+    for name, found in scores.items():
+        others = "  ".join(
+            f"{key} {_shown(value)}" for key, value in found["metrics"].items() if key != found["metric"]
+        )
+        low, high = found["ci95"]
+        score = f"{_shown(found['metrics'].get(found['metric']))} [{_shown(low)}, {_shown(high)}]"
+        rows.append((name, f"{found['rows']:,}", found["metric"], score, others))
+    print_table(["target", "rows", "metric", "score [95%]", "others"], rows)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,48 @@
+"""`motet methods`."""
+
+import inspect
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from motet._errors import RequestError, suggest
+from motet.cli._output import Common, print_json, print_table
+
+ROOMS = {"balance": "motet.balance", "tasks": "motet.tasks"}
+
+
+def methods(
+    *,
+    room: Annotated[str | None, Parameter(help="Only this room: balance or tasks.")] = None,
+    common: Common = Common(),  # noqa: B008
+) -> None:
+    """List the methods that motet knows: what each is for, and where it comes from."""
+    if room is not None and room not in ROOMS:
+        message = f"There is no room '{room}' with methods.{suggest(room, ROOMS)}"
+        raise RequestError(message)
+    found = [entry for name in ROOMS if room in (None, name) for entry in _entries(name)]
+    if common.json:
+        print_json({"methods": found})
+    else:
+        print_table(["room", "name", "what it does", "source"], [tuple(entry.values()) for entry in found])
+
+
+def _entries(room: str) -> list[dict[str, str]]:
+    if room == "balance":
+        from motet.balance import methods as kinds
+
+        found = kinds()
+    else:
+        from motet.tasks import KINDS as found  # noqa: N811
+    return [
+        {"room": room, "name": name, "summary": _summary(kind), "source": _source(kind)} for name, kind in found.items()
+    ]
+
+
+def _summary(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _source(kind: type) -> str:
+    _, found, source = (inspect.getdoc(kind) or "").partition("Source:")
+    return " ".join(source.split("\n\n")[0].split()) if found else ""

@@ -1,0 +1,57 @@
+"""`motet predict`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from motet._errors import RequestError, suggest
+from motet.cli._output import Common, print_json, print_text
+
+
+def predict(
+    run: Path,
+    table: str,
+    *,
+    output: Annotated[
+        Path, Parameter(name=["--output", "-o"], help="File to write: .parquet, .csv, .arrow or .ndjson.")
+    ],
+    target: Annotated[list[str] | None, Parameter(negative="", help="Predict only this target; repeat it.")] = None,
+    intervals: Annotated[bool, Parameter(negative="", help="Add NAME_low and NAME_high for numbers.")] = False,
+    probabilities: Annotated[bool, Parameter(negative="", help="Add NAME=CLASS columns for classes.")] = False,
+    keep: Annotated[list[str] | None, Parameter(negative="", help="Copy this column of the table; repeat it.")] = None,
+    common: Common = Common(),  # noqa: B008
+) -> None:
+    """Predict every target for every row of a table, in the table's order.
+
+    Parameters
+    ----------
+    run
+        Folder that motet fit made.
+    table
+        Table with the feature columns; labels are not needed.
+    """
+    import polars as pl
+
+    from motet.data import read_table, write_table
+    from motet.tabular import load
+
+    model = load(run)
+    frame = read_table(table)
+    for name in keep or []:
+        if name not in frame.columns:
+            message = f"--keep '{name}' is not a column of '{table}'.{suggest(name, frame.columns)}"
+            raise RequestError(message)
+    parts = [model.predict(frame, tasks=target, intervals=intervals)]
+    if probabilities:
+        for name in parts[0].columns:
+            if name in model.classes_:
+                found = model.predict_proba(frame, task=name)
+                parts.append(found.rename({label: f"{name}={label}" for label in found.columns}))
+    kept = frame.select([name for name in keep or [] if name not in parts[0].columns])
+    predictions = pl.concat([kept, *parts], how="horizontal") if kept.width else pl.concat(parts, how="horizontal")
+    write_table(predictions, output)
+    if common.json:
+        print_json({"output": str(output), "rows": predictions.height, "columns": predictions.columns})
+    else:
+        print_text(f"Wrote {predictions.height:,} rows of {', '.join(predictions.columns)} to {output}")

@@ -1,0 +1,43 @@
+"""Texts of the command line turned into values."""
+
+import re
+from collections.abc import Sequence
+
+from motet._errors import RequestError
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str | None) -> float | None:
+    """A duration such as `90`, `90s`, `5m` or `1h30m` in seconds.
+
+    Raises:
+        RequestError: the text is no duration above zero.
+    """
+    if text is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text.strip().lower())
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip().lower():
+        message = f"The time limit {text!r} was given; a duration such as 90s, 5m or 1h30m was expected."
+        raise RequestError(message)
+    total = sum(float(number) * UNITS[unit or "s"] for number, unit in parts)
+    if total <= 0:
+        message = f"The time limit {text!r} was given; a duration above zero was expected, such as 5m."
+        raise RequestError(message)
+    return total
+
+
+def roles(assignments: Sequence[str], ignored: Sequence[str]) -> dict[str, str]:
+    """The columns' roles from `NAME=ROLE` texts and from the names of ignored columns.
+
+    Raises:
+        RequestError: a text without an equals sign.
+    """
+    found = {}
+    for assignment in assignments:
+        name, equals, role = assignment.rpartition("=")
+        if not equals or not name or not role:
+            message = f"--role {assignment!r} was given; NAME=ROLE was expected, such as --role zip=category."
+            raise RequestError(message)
+        found[name] = role
+    return found | dict.fromkeys(ignored, "ignored")
