@@ -1,0 +1,242 @@
+"""What balancing costs: ratios to one plain sum-of-losses step, in one run, one thread, process CPU time.
+
+    python benchmarks/balance.py --out benchmarks/results/balance.json
+
+TorchJD is measured beside motet where it is installed (`pip install torchjd`).
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+NETS = ("mlp", "resnet", "transformer")
+TASKS = {"mlp": (2, 8, 16, 40), "resnet": (8,), "transformer": (8,)}
+WAYS = ("equal", "famo", "upgrad features", "upgrad exact", "torchjd autogram", "torchjd autojac")
+
+
+class Block(nn.Module):
+    """A residual block of two convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(8, outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.GroupNorm(8, outputs),
+        )  # fmt: skip
+        plain = stride == 1 and inputs == outputs
+        self.skip = nn.Identity() if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to (N, C', H', W')."""
+        return torch.relu(self.body(images) + self.skip(images))
+
+
+class Transformer(nn.Module):
+    """Two encoder layers over 32 tokens, their mean as the feature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True, norm_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (N, S, F) to (N, F)."""
+        return self.body(tokens).mean(dim=1)
+
+
+def trunk_of(net: str) -> tuple[nn.Module, Tensor, int]:
+    """The trunk, a batch for it, and the width of its features."""
+    if net == "mlp":
+        sizes = [64, 1024, 1024, 1024, 1024]
+        layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+        return nn.Sequential(*layers), torch.randn(256, 64), 1024
+    if net == "resnet":
+        widths = [
+            (64, 64, 1),
+            (64, 64, 1),
+            (64, 128, 2),
+            (128, 128, 1),
+            (128, 256, 2),
+            (256, 256, 1),
+            (256, 512, 2),
+            (512, 512, 1),
+        ]
+        body = [
+            nn.Conv2d(3, 64, 3, 1, 1, bias=False),
+            nn.GroupNorm(8, 64),
+            nn.ReLU(),
+            *(Block(*width) for width in widths),
+        ]
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.randn(16, 3, 32, 32), 512
+    return Transformer(), torch.randn(32, 32, 128), 128
+
+
+class Problem:
+    """A trunk, T linear heads and squared losses."""
+
+    def __init__(self, net: str, num_tasks: int) -> None:
+        torch.manual_seed(0)
+        self.trunk, self.inputs, width = trunk_of(net)
+        self.heads = nn.ModuleList([nn.Linear(width, 1) for _ in range(num_tasks)])
+        self.targets = torch.randn(num_tasks, len(self.inputs))
+        self.parameters = [*self.trunk.parameters(), *self.heads.parameters()]
+
+    def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The features and the losses of one forward pass."""
+        features = self.trunk(self.inputs)
+        pairs = zip(self.heads, self.targets, strict=True)
+        return features, {str(k): (head(features)[:, 0] - y).square().mean() for k, (head, y) in enumerate(pairs)}
+
+    def clear(self) -> None:
+        """Drops all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+
+def plain(problem: Problem) -> Callable[[], None]:
+    def step() -> None:
+        problem.clear()
+        sum(problem.losses()[1].values()).backward()
+
+    return step
+
+
+def way(name: str, problem: Problem) -> Callable[[], None]:
+    """One step of a way to balance."""
+    if name.startswith("torchjd"):
+        return _torchjd(name, problem)
+    from motet.balance import from_name
+
+    balancer = from_name(name.split(maxsplit=1)[0])
+
+    def step() -> None:
+        problem.clear()
+        features, losses = problem.losses()
+        if name.endswith("features"):
+            balancer.backward(losses, features=features)
+        elif name.endswith("exact"):
+            balancer.backward(losses, shared=problem.trunk.parameters())
+        else:
+            balancer.backward(losses)
+        if name == "famo":
+            with torch.no_grad():
+                balancer.after_step(problem.losses()[1])
+
+    return step
+
+
+def _torchjd(name: str, problem: Problem) -> Callable[[], None]:
+    from torchjd.aggregation import UPGrad, UPGradWeighting
+    from torchjd.autogram import Engine
+    from torchjd.autojac import jac_to_grad, mtl_backward
+
+    if name.endswith("autogram"):
+        engine, weighting = Engine(problem.trunk, batch_dim=None), UPGradWeighting()
+
+        def step() -> None:
+            problem.clear()
+            losses = torch.stack(list(problem.losses()[1].values()))
+            losses.backward(weighting(engine.compute_gramian(losses)))
+
+        return step
+    aggregator = UPGrad()
+
+    def step() -> None:
+        problem.clear()
+        features, losses = problem.losses()
+        mtl_backward(list(losses.values()), features=features)
+        jac_to_grad(list(problem.trunk.parameters()), aggregator)
+
+    return step
+
+
+def measure(net: str, num_tasks: int, name: str, repeats: int) -> dict[str, object]:
+    """The ratio of CPU times, a plain step and the other in turn, and the memory that the steps added."""
+    torch.set_num_threads(1)
+    # A net each: TorchJD's engine hooks into its own.
+    first, second = plain(Problem(net, num_tasks)), way(name, Problem(net, num_tasks))
+    first()
+    before = _peak()
+    second()
+    after = _peak()
+    ratios = [_seconds(second) / _seconds(first) for _ in range(repeats)]
+    return {
+        "net": net, "tasks": num_tasks, "way": name, "ratio": round(statistics.median(ratios), 3),
+        "low": round(min(ratios), 3), "high": round(max(ratios), 3), "added_mb": round((after - before) / 1e6, 1),
+    }  # fmt: skip
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    begun = time.process_time()
+    step()
+    return time.process_time() - begun
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nets", default=",".join(NETS))
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--tasks", default="", help="numbers of tasks; each net's own when empty")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        net, tasks, name = json.loads(options.cell)
+        print(json.dumps(measure(net, tasks, name, options.repeats)))
+        return
+    ways = [
+        name
+        for name in options.ways.split(",")
+        if not name.startswith("torchjd") or importlib.util.find_spec("torchjd")
+    ]
+    cells = []
+    for net in options.nets.split(","):
+        for tasks in [int(word) for word in options.tasks.split(",") if word] or TASKS[net]:
+            for name in ways:
+                # A process for each cell: peak memory is a process's, and one library's caches are not another's.
+                words = [
+                    sys.executable,
+                    __file__,
+                    "--cell",
+                    json.dumps([net, tasks, name]),
+                    "--repeats",
+                    str(options.repeats),
+                ]
+                done = subprocess.run(words, capture_output=True, text=True, check=False)
+                found = (
+                    json.loads(done.stdout.splitlines()[-1])
+                    if done.returncode == 0
+                    else {"net": net, "tasks": tasks, "way": name, "error": done.stderr[-300:]}
+                )
+                cells.append(found)
+                shown = f"{found.get('ratio', 'failed'):>8}  +{found.get('added_mb', 0)} MB"
+                print(f"{net:12} T={tasks:<3} {name:18} {shown}", flush=True)
+    result = {
+        "command": " ".join(["python", "benchmarks/balance.py", *sys.argv[1:]]), "torch": torch.__version__,
+        "machine": {"system": platform.system(), "processor": platform.machine(), "python": platform.python_version()},
+        "cells": cells,
+    }  # fmt: skip
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({"cells": len(cells), "failed": sum("error" in cell for cell in cells)}))
+
+
+if __name__ == "__main__":
+    main()

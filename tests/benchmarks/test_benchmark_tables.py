@@ -1,0 +1,110 @@
+import argparse
+import json
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+for needed in ("xgboost", "catboost", "sklearn", "lightgbm"):
+    pytest.importorskip(needed)
+
+import _cell  # noqa: E402
+import tables  # noqa: E402
+from _datasets import DATA, Dataset  # noqa: E402
+from _encoding import Encoded  # noqa: E402
+
+GRADE = argparse.Namespace(name="grade")
+needs_data = pytest.mark.skipif(not DATA.exists(), reason="the tables are not there")
+
+
+def test_a_strange_name_is_refused():
+    with pytest.raises(argparse.ArgumentTypeError, match="no titanic; there are: flights, rf1"):
+        tables.names({"flights": 1, "rf1": 2})("flights,titanic")
+
+
+def test_a_cell_runs_once_and_is_kept(tmp_path, monkeypatch):
+    cell = _cell.Cell("yeast", "mlp", 0, 1, 5.0)
+    calls = []
+
+    def pretend(command, **settings):
+        calls.append(command)
+        (tmp_path / f"{cell.stem}.json").write_text(json.dumps(vars(cell)))
+        return argparse.Namespace(returncode=0, stderr="", stdout="")
+
+    monkeypatch.setattr(tables.subprocess, "run", pretend)
+    monkeypatch.setattr(tables, "commit", lambda: "abc")
+    first = tables.run(cell, DATA, tmp_path, again=False)
+    assert tables.run(cell, DATA, tmp_path, again=False) == first
+    assert len(calls) == 1
+    monkeypatch.setattr(tables, "fingerprint", lambda cell: "other code")
+    tables.run(cell, DATA, tmp_path, again=False)
+    assert len(calls) == 2  # the code changed: the numbers are old
+
+
+def test_a_cell_that_fails_says_why(tmp_path, monkeypatch):
+    fallen = argparse.Namespace(returncode=1, stderr="Traceback\nValueError: no such column\n", stdout="")
+    monkeypatch.setattr(tables.subprocess, "run", lambda *a, **k: fallen)
+    found = tables.run(_cell.Cell("yeast", "mlp", 0, 1, 5.0), DATA, tmp_path, again=False)
+    assert "ValueError: no such column" in found["error"]
+
+
+@needs_data
+def test_one_small_run_end_to_end(tmp_path, capsys):
+    out, cache = tmp_path / "tables.json", tmp_path / "cache"
+    asked = ["--data-sets", "yeast", "--rivals", "mlp,lightgbm", "--time-limit", "1", "--threads", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        tables.main([*asked, "--out", str(out), "--cache", str(cache)])
+    assert stopped.value.code == 0
+    last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert last["cells"] == 2
+    assert set(last["scores"]["yeast"]["Class1"]) == {"mlp", "lightgbm"}
+    document = json.loads(out.read_text())
+    assert document["hardware"]["cores"] >= 1
+    assert {"polars", "lightgbm"} <= set(document["versions"])
+    for cell in document["cells"]:
+        assert cell["fit_seconds"] > 0
+        assert cell["peak_rss_bytes"] > 50e6
+        assert 0.4 < cell["scores"]["Class2"]["roc_auc"] < 1
+    interval = document["against"]["intervals"]["yeast"]["mlp"]["Class1"]
+    assert interval["at_least_as_good"] == (interval["ci95"][1] >= 0)
+    with np.load(cache / "yeast-mlp-0-1t-1s.npz") as arrays:
+        assert arrays["predicted/Class1"].shape == arrays["truth/Class1"].shape == (363,)
+    with np.load(cache / "yeast-mlp-0-1t-1s.scores.npz") as arrays:
+        assert arrays["Class1"].shape == (500,)
+
+
+def test_motets_classes_are_put_in_the_order_of_the_truth(monkeypatch, tmp_path):
+    class Model:
+        """Stands in for motet.TabularModel: knows its classes in another order, and lacks one."""
+
+        def __init__(self, **settings):
+            assert settings["split_column"] == "split"
+            assert [target.name for target in settings["targets"]] == ["grade"]
+
+        def fit(self, frame):
+            assert "split" in frame.columns
+            return self
+
+        def save(self, path):
+            path.mkdir()
+            (path / "model").write_bytes(b"12345")
+
+        def task(self, name):
+            return argparse.Namespace(classes=("c", "a"))
+
+        def estimate(self, frame):
+            assert frame.columns == ["x"]
+            return {"grade": np.array([[0.9, 0.1]] * len(frame))}
+
+        def predict(self, frame):
+            return frame
+
+    fake = argparse.Namespace(TabularModel=Model, load=lambda path: Model(split_column="split", targets=[GRADE]))
+    fake.Multiclass = lambda name: argparse.Namespace(name=name)
+    monkeypatch.setitem(sys.modules, "motet", fake)
+    frame = pl.DataFrame({"x": [1, 2, 3], "grade": ["a", "b", "c"], "split": ["train"] * 3})
+    encoded = Encoded(Dataset("tiny", frame, (("grade", "multiclass"),)))
+    contender = _cell._fit_motet(encoded, _cell.Cell("tiny", "motet", 0, 1, 1.0))
+    assert contender.artefact_bytes == 5
+    assert contender.estimate(frame.select("x"))["grade"].tolist() == [[0.1, 0.0, 0.9]] * 3
