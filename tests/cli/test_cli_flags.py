@@ -11,7 +11,7 @@ COMMON = {"--json", "--seed"}
 FLAGS = {
     "fit": {
         "--target", "--out", "--time-limit", "--split", "--split-column", "--role", "--ignore", "--balance", "--margin",
-        "--max-epochs", "--resume",
+        "--deploy", "--max-epochs", "--resume",
     },
     "predict": {"--output", "-o", "--target", "--intervals", "--probabilities", "--keep"},
     "evaluate": {"--target"},

@@ -36,6 +36,20 @@ def test_own_models_serve_all(verdict, metrics):
     ]
 
 
+def test_a_blend_is_named_as_what_it_is(verdict, metrics):
+    metrics["tasks"] = {
+        "a": regression(served_by="blend") | {"gain_percent": -4.0, "ci95": [-6.0, -2.0]},
+        "b": regression(),
+        "c": binary(),
+    }
+    found = verdict()
+    assert found.sentences[0] == (
+        "3 targets. Served by a blend of the shared and own models: `a`. By the shared model alone: `b`. "
+        "By their own models: `c`."
+    )
+    assert "`a` is served by the blend of the three and came out worse" in found.warnings[0]
+
+
 @pytest.mark.parametrize(
     ("ends", "chance"), [([-3.0, -1.2], ""), ([-3.0, 0.1], " The interval does not exclude that this is chance.")]
 )

@@ -35,6 +35,9 @@ def fit(
     ignore: Annotated[list[str] | None, Parameter(negative="", help="A column to leave out; repeat it.")] = None,
     balance: Annotated[str | None, Parameter(help="Balancing method of the shared network; see motet methods.")] = None,
     margin: Annotated[float | None, Parameter(help="Percent that sharing may cost a target.")] = None,
+    deploy: Annotated[
+        Literal["small", "best"] | None, Parameter(help="One model a target, or a blend where that is proven better.")
+    ] = None,
     max_epochs: Annotated[int | None, Parameter(help="Of every network.")] = None,
     resume: Annotated[bool, Parameter(negative="", help="Go on with an unfinished run in --out.")] = False,
     common: Common = Common(),  # noqa: B008
@@ -55,7 +58,7 @@ def fit(
     from motet.report import write_report
     from motet.tabular import FitSettings, TabularModel
 
-    chosen: dict[str, Any] = {"balance": balance, "margin": margin, "max_epochs": max_epochs}
+    chosen: dict[str, Any] = {"balance": balance, "margin": margin, "max_epochs": max_epochs, "deploy": deploy}
     settings = FitSettings(**{name: value for name, value in chosen.items() if value is not None})
     model = TabularModel(
         target,

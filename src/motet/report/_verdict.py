@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from motet.report._read import Run
 from motet.report._results import Result, number
-from motet.report._words import decimals, gain, listed, minus, plain, plural
+from motet.report._words import decimals, gain, listed, minus, model_name, plain, plural
 
 _MOST_SENTENCES = 6  # of one kind: past it the names are listed in one sentence
 
@@ -46,8 +46,8 @@ def judge(run: Run, results: Sequence[Result]) -> Verdict:
 
 
 def is_worse(result: Result) -> bool:
-    """Whether the shared model serves and came out below its own model by more than the margin on the test rows."""
-    return result.is_shared and result.gain is not None and result.gain < -result.margin
+    """Whether what serves came out below the target's own model by more than the margin on the test rows."""
+    return result.gain is not None and result.gain < -result.margin
 
 
 def is_uncompared(result: Result) -> bool:
@@ -78,8 +78,9 @@ def _loss(result: Result) -> str:
     sure = result.interval is not None and result.interval[1] < -result.margin
     chance = "" if sure else " The interval does not exclude that this is chance."
     return (
-        f"`{result.name}` is served by the shared model and came out worse than its own model by more than the "
-        f"margin of {plain(result.margin)} % on the test rows: {gain(result.gain, result.interval)}.{chance}"
+        f"`{result.name}` is served by the {model_name(result.served_by)} and came out worse than its own model by "
+        f"more than the margin of {plain(result.margin)} % on the test rows: {gain(result.gain, result.interval)}."
+        f"{chance}"
     )
 
 
@@ -107,8 +108,13 @@ def weak_sentences(results: Sequence[Result]) -> list[str]:
 
 def _served(results: Sequence[Result]) -> str:
     shared = [result.name for result in results if result.is_shared]
-    own = [result.name for result in results if not result.is_shared]
+    blends = [result.name for result in results if result.served_by == "blend"]
+    own = [result.name for result in results if not result.is_shared and result.served_by != "blend"]
     start = f"{plural(len(results), 'target')}. "
+    if blends:
+        start += f"Served by a blend of the shared and own models: {listed(blends)}."
+        start += f" By the shared model alone: {listed(shared)}." if shared else ""
+        return start + (f" By their own models: {listed(own)}." if own else "")
     if not own:
         return start + (
             "The shared model serves it." if len(shared) == 1 else f"The shared model serves all {len(shared)}."
@@ -127,12 +133,7 @@ def _no_harm(results: Sequence[Result]) -> str:
 
 
 def _reaches_below(result: Result) -> bool:
-    return (
-        result.is_shared
-        and not is_worse(result)
-        and result.interval is not None
-        and (result.interval[0] < -result.margin)
-    )
+    return not is_worse(result) and result.interval is not None and (result.interval[0] < -result.margin)
 
 
 def _leak(leak: dict[str, object]) -> str:

@@ -5,7 +5,12 @@ from collections.abc import Sequence
 
 from motet.report._results import Interval, Result, number
 
-MODELS = {"shared": "shared model", "own_network": "own network", "own_lightgbm": "own LightGBM"}
+MODELS = {
+    "shared": "shared model",
+    "own_network": "own network",
+    "own_lightgbm": "own LightGBM",
+    "blend": "blend of the three",
+}
 
 METRICS = {
     "accuracy": "share of rows with the right answer",

@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from motet import __version__
-from motet._errors import MissingExtraError, MotetError, RequestError, RunError
+from motet._errors import MissingExtraError, MotetError, RequestError, RunError, suggest
 from motet.balance import from_name
 from motet.data import encode_targets, fingerprint, read_table
 from motet.tabular._candidates import Plan, train_candidates
@@ -40,6 +40,7 @@ from motet.train import (
 
 PACKAGES = ("torch", "numpy", "polars", "lightgbm", "safetensors")
 LARGEST_SEED = 2**31 - 1  # LightGBM's seeds are 32-bit
+DEPLOYS = ("small", "best")
 RESERVED = 0.1  # share of the time limit that preparing, choosing and writing need at the end
 
 
@@ -55,6 +56,8 @@ class FitSettings:
         resamples: bootstrap resamples of the guard.
         threads: processor threads; None takes those that torch takes.
         device: `cpu`, `cuda`, or None for the best there is.
+        deploy: `small` serves each target by one model; `best` by a blend of its candidates where that is proven
+            better, which keeps all of them in the artefact.
     """
 
     balance: str = "uncertainty"
@@ -64,9 +67,13 @@ class FitSettings:
     resamples: int = 500
     threads: int | None = None
     device: str | None = None
+    deploy: str = "small"
 
     def __post_init__(self) -> None:
         from_name(self.balance)
+        if self.deploy not in DEPLOYS:
+            message = f"deploy is '{self.deploy}'.{suggest(self.deploy, DEPLOYS)} Choose small or best."
+            raise RequestError(message)
         _check("margin", self.margin, low=0.0, high=100.0)
         _check("level", self.level, low=0.5, high=0.999)
         for name in ("max_epochs", "resamples", "threads"):
@@ -195,7 +202,7 @@ class TabularModel:
         training = Clock(None if clock.limit is None else clock.left * (1 - RESERVED))
         found = train_candidates(prepared, plan, clock=training, emit=log)
         log({"event": "stage", "stage": "choose", "text": "Choosing and measuring on held-out rows"})
-        rules = Rules(settings.margin, settings.resamples, settings.level, self.seed)
+        rules = Rules(settings.margin, settings.resamples, settings.level, self.seed, settings.deploy)
         outcomes = decide(prepared, found, rules)
         self.served_ = Served.from_candidates(prepared.encoder, outcomes, found)
         self.metrics_ = metrics_document(prepared, found, outcomes, clock.elapsed)

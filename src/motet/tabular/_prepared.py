@@ -20,7 +20,6 @@ from motet.data import (
     infer_tasks,
     split_rows,
 )
-from motet.tabular._guard import draw_weights
 from motet.tasks import Task
 
 HELD_OUT = ((0.10, 50_000), (0.10, 50_000), (0.16, 100_000))  # share and most rows of stop, choose and test
@@ -28,7 +27,19 @@ HELD_OUT = ((0.10, 50_000), (0.10, 50_000), (0.16, 100_000))  # share and most r
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training starts from."""
+    """What training starts from.
+
+    Args:
+        tasks: the fitted tasks.
+        schema: what each column is for.
+        leaks: features that determine a target almost alone.
+        encoder: of the feature columns.
+        features: every row's.
+        rows: every row as tensors.
+        split: which rows are for what.
+        groups: (N,) codes of a group split, or None.
+        order: (N,) each row's place in time where the split is by time; None where the table's order is all there is.
+    """
 
     tasks: list[Task]
     schema: Schema
@@ -38,6 +49,7 @@ class Prepared:
     rows: TableRows
     split: Split
     groups: np.ndarray | None
+    order: np.ndarray | None = None
 
     def matrix(self, rows: np.ndarray) -> np.ndarray:
         """Encoded numbers and category codes of the chosen rows as one float32 matrix, for trees."""
@@ -48,10 +60,19 @@ class Prepared:
         present = self.rows.present[task.name].numpy()[rows]
         return self.rows.targets[task.name].numpy()[rows][present], present
 
-    def weights(self, rows: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-        """Bootstrap weights for the chosen rows; rows of one group of a group split stay together."""
-        groups = None if self.groups is None else self.groups[rows]
-        return draw_weights(len(rows), resamples=resamples, seed=seed, groups=groups)
+    def draws(self, rows: np.ndarray, *, block: int = 1) -> np.ndarray | None:
+        """Which of the chosen rows a resample draws together: a group split's groups, or blocks of a series."""
+        if self.groups is not None:
+            return self.groups[rows]
+        if block == 1:
+            return None
+        codes = np.empty(len(rows), dtype=np.int64)
+        codes[self.sequence(rows)] = np.arange(len(rows)) // block
+        return codes
+
+    def sequence(self, rows: np.ndarray) -> np.ndarray:
+        """The places of the chosen rows in the order of time, as far as it is known."""
+        return np.arange(len(rows)) if self.order is None else np.argsort(self.order[rows], kind="stable")
 
 
 def join(features: Features) -> np.ndarray:
@@ -96,4 +117,5 @@ def prepare(
     features = encoder.transform(frame)
     values, present = encode_targets(frame, tasks)
     groups = frame[split_column].to_physical().to_numpy() if split == "group" and split_column else None
-    return Prepared(tasks, schema, leaks, encoder, features, TableRows(features, values, present), parts, groups)
+    order = frame[split_column].rank("ordinal").to_numpy() if split == "time" and split_column else None
+    return Prepared(tasks, schema, leaks, encoder, features, TableRows(features, values, present), parts, groups, order)

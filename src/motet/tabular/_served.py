@@ -13,6 +13,7 @@ from torch import Tensor
 from motet._errors import RequestError, suggest
 from motet.data import FeatureEncoder, TableRows
 from motet.models import MultiTaskModel
+from motet.tabular._blend import mixed
 from motet.tabular._boosting import Boosting
 from motet.tabular._candidates import Candidates, as_tensor
 from motet.tabular._network import NetworkShape
@@ -45,24 +46,27 @@ class Answer:
 
     Args:
         task: the fitted task.
-        served_by: `shared`, `own_network` or `own_lightgbm`.
-        calibration: applied to the model's estimates.
+        served_by: `shared`, `own_network`, `own_lightgbm` or `blend`.
+        shares: how much each candidate gives to the answer.
+        calibration: applied to the answer.
         interval: gives bounds around a number, or None.
     """
 
     task: Task
     served_by: str
+    shares: Mapping[str, float]
     calibration: Calibration
     interval: Interval | None
 
 
 @dataclass(frozen=True)
 class ServedNetwork:
-    """One network in one state, and the tasks that it answers."""
+    """One network in one state, the tasks that it answers, and as which candidate."""
 
     model: MultiTaskModel
     shape: NetworkShape
     answers: tuple[str, ...]
+    candidate: str
 
 
 @dataclass(frozen=True)
@@ -78,20 +82,25 @@ class Served:
     def from_candidates(cls, encoder: FeatureEncoder, outcomes: Sequence[Outcome], found: Candidates) -> "Served":
         """Keeps of the candidates only what serves some task."""
         answers = {
-            outcome.task.name: Answer(outcome.task, outcome.served_by, outcome.calibration, outcome.interval)
+            outcome.task.name: Answer(
+                outcome.task,
+                outcome.served_by,
+                _shares(outcome, alone=len(outcomes) == 1),
+                outcome.calibration,
+                outcome.interval,
+            )
             for outcome in outcomes
         }
-        shared = {name for name, answer in answers.items() if answer.served_by == "shared"}
-        own = {name for name, answer in answers.items() if answer.served_by == "own_network"}
         networks = []
         for key, network in found.networks.items():
-            wanted = shared | (own if len(answers) == 1 else set()) if key == "" else own & {key}
+            candidate = "own_network" if key else "shared"
+            wanted = {name for name, answer in answers.items() if candidate in answer.shares and key in ("", name)}
             for state, names in network.distinct():
                 if serving := tuple(name for name in names if name in wanted):
                     model = network.shape.build(network.tasks)
                     model.load_state_dict(state)
-                    networks.append(ServedNetwork(model.eval(), network.shape, serving))
-        trees = {name: found.trees[name] for name, answer in answers.items() if answer.served_by == "own_lightgbm"}
+                    networks.append(ServedNetwork(model.eval(), network.shape, serving, candidate))
+        trees = {name: found.trees[name] for name, answer in answers.items() if "own_lightgbm" in answer.shares}
         return cls(encoder, answers, tuple(networks), trees)
 
     def estimate(self, frame: pl.DataFrame, tasks: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -102,16 +111,20 @@ class Served:
 
     def _estimate(self, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
         features = self.encoder.transform(frame)
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
         rows = TableRows(features, {}, {})
         for network in self.networks:
-            if wanted := [name for name in network.answers if name in names]:
-                found |= estimate(network.model, rows, np.arange(frame.height), wanted)
-        if wanted := [name for name in self.trees if name in names]:
+            if wanted := [name for name in network.answers if name in found]:
+                for name, part in estimate(network.model, rows, np.arange(frame.height), wanted).items():
+                    found[name][network.candidate] = part
+        if wanted := [name for name in self.trees if name in found]:
             matrix = join(features)
             threads = torch.get_num_threads()
-            found |= {name: self.trees[name].estimate(matrix, threads=threads) for name in wanted}
-        return {name: self.answers[name].calibration.apply(found[name]) for name in names}
+            for name in wanted:
+                found[name]["own_lightgbm"] = self.trees[name].estimate(matrix, threads=threads)
+        return {
+            name: self.answers[name].calibration.apply(mixed(found[name], self.answers[name].shares)) for name in names
+        }
 
     def names(self, tasks: Sequence[str] | None) -> list[str]:
         """The asked-for tasks, all of them for None, checked."""
@@ -127,7 +140,12 @@ class Served:
         networks = []
         for number, network in enumerate(self.networks):
             networks.append(
-                {"shape": network.shape.to_dict(), "tasks": list(network.model.tasks), "answers": list(network.answers)}
+                {
+                    "shape": network.shape.to_dict(),
+                    "tasks": list(network.model.tasks),
+                    "answers": list(network.answers),
+                    "candidate": network.candidate,
+                }
             )
             tensors |= {f"network.{number}.{name}": value for name, value in network.model.state_dict().items()}
         tensors |= {f"trees.{name}": as_tensor(trees.to_bytes()) for name, trees in self.trees.items()}
@@ -138,6 +156,7 @@ class Served:
             "serving": {
                 name: {
                     "served_by": answer.served_by,
+                    "shares": dict(answer.shares),
                     "calibration": answer.calibration.to_dict(),
                     "interval": None if answer.interval is None else answer.interval.to_dict(),
                 }
@@ -154,7 +173,9 @@ class Served:
             task, serving = task_from_dict(data), document["serving"][data["name"]]
             interval = None if serving["interval"] is None else Interval.from_dict(serving["interval"])
             calibration = Calibration.from_dict(serving["calibration"])
-            answers[task.name] = Answer(task, serving["served_by"], calibration, interval)
+            # Runs from before blends name no shares, and their networks no candidate: each answer had one model.
+            shares = serving.get("shares", {serving["served_by"]: 1.0})
+            answers[task.name] = Answer(task, serving["served_by"], shares, calibration, interval)
         networks = []
         for number, data in enumerate(document["networks"]):
             shape = NetworkShape.from_dict(data["shape"])
@@ -163,10 +184,19 @@ class Served:
             model.load_state_dict(
                 {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
             )
-            networks.append(ServedNetwork(model.eval(), shape, tuple(data["answers"])))
+            candidate = data.get("candidate") or answers[data["answers"][0]].served_by
+            networks.append(ServedNetwork(model.eval(), shape, tuple(data["answers"]), candidate))
         trees = {
             name: Boosting.from_bytes(answer.task, tensors[f"trees.{name}"].numpy().tobytes())
             for name, answer in answers.items()
-            if answer.served_by == "own_lightgbm"
+            if "own_lightgbm" in answer.shares
         }
         return cls(FeatureEncoder.from_dict(document["features"]), answers, tuple(networks), trees)
+
+
+def _shares(outcome: Outcome, *, alone: bool) -> dict[str, float]:
+    """The outcome's shares; with one target the shared network is its own network, and is kept once."""
+    shares = dict(outcome.shares)
+    if alone and "own_network" in shares:
+        shares["shared"] = shares.get("shared", 0.0) + shares.pop("own_network")
+    return shares
