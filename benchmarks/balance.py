@@ -2,7 +2,8 @@
 
     python benchmarks/balance.py --out benchmarks/results/balance.json
 
-TorchJD is measured beside motet where it is installed (`pip install torchjd`).
+TorchJD is measured beside motet where it is installed (`pip install torchjd`). With `--device cuda` it is wall time,
+and memory is the allocator's.
 """
 
 import argparse
@@ -23,7 +24,10 @@ from torch import Tensor, nn
 
 NETS = ("mlp", "resnet", "transformer")
 TASKS = {"mlp": (2, 8, 16, 40), "resnet": (8,), "transformer": (8,)}
-WAYS = ("equal", "famo", "upgrad features", "upgrad exact", "torchjd autogram", "torchjd autojac")
+WAYS = (
+    "equal", "famo", "upgrad features", "upgrad sketch", "upgrad exact", "upgrad own rows", "upgrad own forwards",
+    "torchjd autogram", "torchjd autojac",
+)  # fmt: skip
 
 
 class Block(nn.Module):
@@ -84,20 +88,36 @@ def trunk_of(net: str) -> tuple[nn.Module, Tensor, int]:
 
 
 class Problem:
-    """A trunk, T linear heads and squared losses."""
+    """A trunk, T linear heads and squared losses.
 
-    def __init__(self, net: str, num_tasks: int) -> None:
+    Args:
+        net: which trunk.
+        num_tasks: T.
+        form: "every row" has a label of every task; else each row is of one task: "own rows" of one forward pass, or
+            "own forwards", one a task.
+        device: where all of it is.
+    """
+
+    def __init__(self, net: str, num_tasks: int, form: str = "every row", device: str = "cpu") -> None:
+        self.form = form
         torch.manual_seed(0)
         self.trunk, self.inputs, width = trunk_of(net)
         self.heads = nn.ModuleList([nn.Linear(width, 1) for _ in range(num_tasks)])
-        self.targets = torch.randn(num_tasks, len(self.inputs))
+        self.targets = torch.randn(num_tasks, len(self.inputs)).to(device)
+        self.trunk, self.heads, self.inputs = self.trunk.to(device), self.heads.to(device), self.inputs.to(device)
         self.parameters = [*self.trunk.parameters(), *self.heads.parameters()]
 
     def losses(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The features and the losses of one forward pass."""
-        features = self.trunk(self.inputs)
-        pairs = zip(self.heads, self.targets, strict=True)
-        return features, {str(k): (head(features)[:, 0] - y).square().mean() for k, (head, y) in enumerate(pairs)}
+        if self.form == "own forwards":
+            features = [self.trunk(rows) for rows in self.inputs.tensor_split(len(self.heads))]
+        else:
+            features = self.trunk(self.inputs)
+        parts = features.tensor_split(len(self.heads)) if self.form == "own rows" else features
+        parts = [features] * len(self.heads) if self.form == "every row" else parts
+        labels = self.targets if self.form == "every row" else self.targets[0].tensor_split(len(self.heads))
+        pairs = zip(self.heads, parts, labels, strict=True)
+        return features, {str(k): (head(z)[:, 0] - y).square().mean() for k, (head, z, y) in enumerate(pairs)}
 
     def clear(self) -> None:
         """Drops all gradients."""
@@ -117,16 +137,16 @@ def way(name: str, problem: Problem) -> Callable[[], None]:
     """One step of a way to balance."""
     if name.startswith("torchjd"):
         return _torchjd(name, problem)
-    from motet.balance import from_name
+    from motet.balance import UPGrad, from_name
 
-    balancer = from_name(name.split(maxsplit=1)[0])
+    balancer = UPGrad(gramian="sketch") if name == "upgrad sketch" else from_name(name.split(maxsplit=1)[0])
 
     def step() -> None:
         problem.clear()
         features, losses = problem.losses()
         if name.endswith("features"):
             balancer.backward(losses, features=features)
-        elif name.endswith("exact"):
+        elif name.startswith("upgrad"):
             balancer.backward(losses, shared=problem.trunk.parameters())
         else:
             balancer.backward(losses)
@@ -162,30 +182,47 @@ def _torchjd(name: str, problem: Problem) -> Callable[[], None]:
     return step
 
 
-def measure(net: str, num_tasks: int, name: str, repeats: int) -> dict[str, object]:
+def measure(net: str, num_tasks: int, name: str, repeats: int, device: str) -> dict[str, object]:
     """The ratio of CPU times, a plain step and the other in turn, and the memory that the steps added."""
     torch.set_num_threads(1)
     # A net each: TorchJD's engine hooks into its own.
-    first, second = plain(Problem(net, num_tasks)), way(name, Problem(net, num_tasks))
+    form = name.removeprefix("upgrad ") if "own" in name else "every row"
+    first = plain(Problem(net, num_tasks, form, device))
+    second = way(name, Problem(net, num_tasks, form, device))
     first()
-    before = _peak()
+    before = _peak(device)
     second()
-    after = _peak()
-    ratios = [_seconds(second) / _seconds(first) for _ in range(repeats)]
+    after = _peak(device)
+    ratios = [_seconds(second, device) / _seconds(first, device) for _ in range(repeats)]
     return {
         "net": net, "tasks": num_tasks, "way": name, "ratio": round(statistics.median(ratios), 3),
         "low": round(min(ratios), 3), "high": round(max(ratios), 3), "added_mb": round((after - before) / 1e6, 1),
     }  # fmt: skip
 
 
-def _seconds(step: Callable[[], None]) -> float:
-    begun = time.process_time()
+def _seconds(step: Callable[[], None], device: str) -> float:
+    if device == "cpu":
+        begun = time.process_time()
+        step()
+        return time.process_time() - begun
+    torch.cuda.synchronize()
+    begun = time.perf_counter()
     step()
-    return time.process_time() - begun
+    torch.cuda.synchronize()
+    return time.perf_counter() - begun
 
 
-def _peak() -> float:
+def _peak(device: str) -> float:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _processor(device: str) -> str:
+    if device != "cpu":
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def main() -> None:
@@ -194,12 +231,13 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--tasks", default="", help="numbers of tasks; each net's own when empty")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="cpu, by one thread's CPU time; or cuda, by wall time")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
         net, tasks, name = json.loads(options.cell)
-        print(json.dumps(measure(net, tasks, name, options.repeats)))
+        print(json.dumps(measure(net, tasks, name, options.repeats, options.device)))
         return
     ways = [
         name
@@ -218,6 +256,8 @@ def main() -> None:
                     json.dumps([net, tasks, name]),
                     "--repeats",
                     str(options.repeats),
+                    "--device",
+                    options.device,
                 ]
                 done = subprocess.run(words, capture_output=True, text=True, check=False)
                 found = (
@@ -230,7 +270,9 @@ def main() -> None:
                 print(f"{net:12} T={tasks:<3} {name:18} {shown}", flush=True)
     result = {
         "command": " ".join(["python", "benchmarks/balance.py", *sys.argv[1:]]), "torch": torch.__version__,
-        "machine": {"system": platform.system(), "processor": platform.machine(), "python": platform.python_version()},
+        "machine": {
+            "system": platform.system(), "processor": _processor(options.device), "python": platform.python_version(),
+        },
         "cells": cells,
     }  # fmt: skip
     if options.out:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from motet import RequestError
-from motet.balance import Balancer, Update, View, gradient_gramian
+from motet.balance import Balancer, Update, UPGrad, View, gradient_gramian
 from motet.balance._layers import LinearLayer, PlainLayer
 from motet.balance._passes import Passes
 
@@ -273,3 +273,12 @@ def test_a_compiled_trunk_gives_the_same() -> None:
         losses = {str(k): head(z).square().mean() for k, head in enumerate(heads)}
         found.append(Passes(losses, list(net.parameters())).gramian())
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("gramian", ["exact", "sketch"])
+def test_losses_may_meet_at_a_scalar(gramian: str) -> None:
+    trunk, inputs = nn.Linear(3, 2).double(), torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
+    total = trunk(inputs).sum()
+    UPGrad(gramian=gramian).backward({"up": total, "more": 3 * total}, shared=trunk.parameters())
+    assert trunk.weight.grad is not None
+    torch.testing.assert_close(trunk.weight.grad, 2 * inputs.sum(dim=0).expand(2, 3))  # the mean of agreeing gradients

@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from motet import RequestError
-from motet.balance import Balancer, Step, Update, View, methods
+from motet.balance import Balancer, Step, Update, View, methods, wrappers
 from motet.balance._claims import LAWS
 
-METHODS = methods()
+# Accumulation gives no direction at most of its steps; its laws are in test_wrappers.py.
+METHODS = methods() | {name: kind for name, kind in wrappers().items() if name != "accumulation"}
+REWORKING = {"element-wise-clipping", "gradient-noise", "normalised-descent"}  # they change heads' gradients too
 KINDS = ("random", "agreeing", "opposed", "parallel", "zero", "scales", "wide", "stationary")
 Make = Callable[[], Balancer]
 
@@ -64,13 +66,17 @@ def run(method: Balancer, case: Case, *, features: bool | None = None, dtype: to
     shared = torch.zeros(case.gradients.shape[1], dtype=dtype, requires_grad=True)
     heads = torch.zeros(len(case.names), dtype=dtype).unbind()
     heads = [head.clone().requires_grad_() for head in heads]
-    z = (shared * 1.0).reshape(-1, 1)
     use_features = needs_features(type(method)) if features is None else features
-    losses = {
-        name: (grad.to(dtype) * (z.flatten() if use_features else shared)).sum() + head + value.to(dtype)
-        for name, grad, value, head in zip(case.names, case.gradients, case.losses, heads, strict=True)
-    }
-    step = method.backward(losses, features=z) if use_features else method.backward(losses, shared=[shared])
+
+    def closure() -> tuple[dict[str, Tensor], Tensor] | dict[str, Tensor]:
+        z = (shared * 1.0).reshape(-1, 1)
+        losses = {
+            name: (grad.to(dtype) * (z.flatten() if use_features else shared)).sum() + head + value.to(dtype)
+            for name, grad, value, head in zip(case.names, case.gradients, case.losses, heads, strict=True)
+        }
+        return (losses, z) if use_features else losses
+
+    step = method.backward(closure, shared=None if use_features else [shared])
     own = torch.stack([torch.zeros_like(head) if head.grad is None else head.grad for head in heads])
     direction = torch.zeros_like(shared) if shared.grad is None else shared.grad
     norms = case.gradients.norm(dim=1)
@@ -84,7 +90,7 @@ def needs_features(kind: type[Balancer]) -> bool:
     if kind not in _NEEDS:
         shared = torch.zeros(2, requires_grad=True)
         try:
-            kind().backward({"a": shared.sum() + 1, "b": shared[0] + 1}, shared=[shared])
+            kind().backward(lambda: {"a": shared.sum() + 1, "b": shared[0] + 1}, shared=[shared])
             _NEEDS[kind] = False
         except RequestError as error:
             if "features=" not in str(error):
@@ -189,12 +195,14 @@ def test_the_order_of_tasks_does_not_matter(name: str, case: Case, seed: int) ->
     check_close(first.direction, second.direction, first.size, "another order of the tasks", 1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in REWORKING])
 @given(case=cases())
 @settings(max_examples=10, deadline=None)
 def test_heads_get_their_own_gradient_or_the_weighted_one(name: str, case: Case) -> None:
     found = run(METHODS[name](), case)
     weights = torch.tensor([found.step.weights.get(task, 1.0) for task in case.names], dtype=torch.float64)
+    if name == "db-mtl":  # the loss is the logarithm, for heads too
+        weights = 1 / case.losses
     own = torch.allclose(found.heads, torch.ones_like(found.heads))
     assert own or torch.allclose(found.heads, weights, rtol=1e-6)
 
@@ -203,6 +211,10 @@ def test_heads_get_their_own_gradient_or_the_weighted_one(name: str, case: Case)
 @given(case=cases())
 @settings(max_examples=10, deadline=None)
 def test_features_give_what_parameters_give(name: str, case: Case) -> None:
+    if METHODS[name]().place == "parameters" and METHODS[name]().needs_network:
+        with pytest.raises(RequestError, match=r"shared=trunk\.parameters"):
+            run(METHODS[name](), case, features=True)
+        return
     found = run(METHODS[name](), case, features=True)
     assert torch.isfinite(found.direction).all()
     if needs_features(METHODS[name]) or found.step.gramian is None:

@@ -5,15 +5,17 @@ from typing import ClassVar, Literal
 import torch
 
 from motet._errors import RequestError
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
+from motet.balance._sketch import Source
 from motet.balance._solvers import precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 Scale = Literal["min", "median", "rmse"]
 
 
-class AlignedMTL(Balancer):
+class AlignedMTL(GramianBalancer):
     """Makes the gradients' principal components equally long: neither conflict nor dominance is left in the sum.
 
     Choose it for a stable system of gradients with weights of the tasks still meaningful. Directions in which gradients
@@ -23,6 +25,7 @@ class AlignedMTL(Balancer):
 
     Args:
         scale: σ: "min", "median" or "rmse".
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and one eigendecomposition (T, T). With `features=`, Aligned-MTL-UB.
@@ -41,8 +44,8 @@ class AlignedMTL(Balancer):
         Golden(((1.0, 1.0), (1.0, 1.0)), (2.0, 2.0), "by hand: one component, the sum"),
     )
 
-    def __init__(self, *, scale: Scale = "min", skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(self, *, scale: Scale = "min", gramian: Source = "exact", skip_bad: bool = False) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         if scale not in {"min", "median", "rmse"}:
             message = f"AlignedMTL got scale={scale!r}; pass 'min', 'median' or 'rmse'."
             raise RequestError(message)
@@ -50,7 +53,7 @@ class AlignedMTL(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of the aligned gradients' sum."""
-        gramian = view.gramian.cpu()
+        gramian = self.gramian_of(view).cpu()
         largest = gramian.diagonal().max()
         if float(largest) <= 0:
             return Update(torch.ones_like(view.losses))

@@ -57,8 +57,9 @@ class Alternating(Balancer):
         skip_bad: bool = False,
     ) -> None:
         super().__init__(skip_bad=skip_bad)
+        self.groups = None if groups is None else {group: tuple(tasks) for group, tasks in groups.items()}
         self.group_of: dict[str, str] = {}
-        for group, tasks in (groups or {}).items():
+        for group, tasks in (self.groups or {}).items():
             for task in tasks:
                 if task in self.group_of:
                     message = f"Task '{task}' is in two groups, '{self.group_of[task]}' and '{group}'. Leave it in one."

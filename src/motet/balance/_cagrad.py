@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from motet._errors import RequestError
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
+from motet.balance._sketch import Source
 from motet.balance._solvers import Directions, directions, nonnegative_qp, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 _MAX_STEPS = 50
 
 
-class CAGrad(Balancer):
+class CAGrad(GramianBalancer):
     """Near the mean gradient, takes the direction that is best for the task that gains least.
 
     Choose it to keep the convergence of the plain mean and still help the worst task. `c` = 0 is the mean; as `c` grows
@@ -24,6 +26,7 @@ class CAGrad(Balancer):
 
     Args:
         c: radius of the search around the mean gradient, relative to its length, at least 0.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and some six quadratic programs of T variables.
@@ -46,8 +49,8 @@ class CAGrad(Balancer):
         ),
     )
 
-    def __init__(self, *, c: float = 0.4, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(self, *, c: float = 0.4, gramian: Source = "exact", skip_bad: bool = False) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         if c < 0:
             message = f"CAGrad got c={c}; a radius of at least 0 was expected. Pass c=0 for the plain mean."
             raise RequestError(message)
@@ -55,7 +58,7 @@ class CAGrad(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of the mean and of what is added to it."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         weights = torch.full_like(found.norms, 1 / len(found.norms))
         weights = (weights + added_weights(found, self.c)) / (1 + self.c**2)
         return Update(weights.to(view.gramian))

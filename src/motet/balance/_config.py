@@ -4,13 +4,14 @@ from typing import ClassVar
 
 import torch
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
 from motet.balance._solvers import directions, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class ConFIG(Balancer):
+class ConFIG(GramianBalancer):
     """Takes the direction of equal cosine with every gradient, as long as the gradients' projections on it add up to.
 
     Choose it where few losses of one system conflict, as those of a physics-informed network. With independent
@@ -19,6 +20,7 @@ class ConFIG(Balancer):
         b = U⁺ 1,  û = b / ‖b‖,  d = (Σ_k g_k·û) û,   U the unit gradients
 
     Args:
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and one eigendecomposition (T, T).
@@ -39,7 +41,7 @@ class ConFIG(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of the conflict-free direction."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         ones = found.alive.double()
         lengths = found.pseudo_solve(ones) * found.alive
         square = float(lengths.sum())

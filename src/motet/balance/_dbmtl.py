@@ -35,10 +35,10 @@ class DBMTL(Balancer):
             of the steps before.
 
     Cost: with β = 0, the Gramian and one weighted backward pass, at the parameters or at features. Else T backward
-        passes; (T, P) numbers kept from step to step, and as many again within the step.
+        passes; (T, P) numbers kept from step to step, and as many again within the step. Heads take one more pass.
 
-    Source: Lin et al., Dual-Balancing for Multi-Task Learning, 2023, with β = 0.9 and σ = 0 of LibMTL. Departures: the
-        tasks' own parameters get the gradient of the loss, not of its logarithm; the floor under the losses in the
+    Source: Lin et al., Dual-Balancing for Multi-Task Learning, 2023, with β = 0.9 and σ = 0 of LibMTL. The
+        tasks' own parameters get the gradient of the logarithm too. Departures: the floor under the losses in the
         place of 1e-8 added; t counts the task's own steps.
     """
 
@@ -64,7 +64,7 @@ class DBMTL(Balancer):
         losses = positive_losses(view)
         if self.beta == 0:
             lengths = view.gramian.diagonal().clamp(min=0).sqrt() / losses
-            return Update(lengths.max() * inverse(lengths) / losses)
+            return Update(lengths.max() * inverse(lengths) / losses, heads=1.0 / losses)
         rows = gradient_rows(view)
         rows = rows / losses.to(rows).unsqueeze(1)
         counts = self.counts.rows(view.names, losses.new_zeros(())) + 1
@@ -73,7 +73,7 @@ class DBMTL(Balancer):
         self.running.set(view.names, running)
         self.counts.set(view.names, counts)
         lengths = norms(running)
-        return Update(direction=(lengths.max() * inverse(lengths)).to(running) @ running)
+        return Update(direction=(lengths.max() * inverse(lengths)).to(running) @ running, heads=1.0 / losses)
 
     def reset(self) -> None:
         """Forgets the running gradients."""

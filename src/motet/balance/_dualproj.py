@@ -2,14 +2,15 @@
 
 from typing import ClassVar
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
 from motet.balance._solvers import directions, precision
+from motet.balance._update import Update
 from motet.balance._upgrad import cone_lengths
 from motet.balance._view import View
 
 
-class DualProj(Balancer):
+class DualProj(GramianBalancer):
     """Moves the mean gradient to the nearest direction that harms no task.
 
     Choose it over `UPGrad` for one quadratic program in the place of T; tasks that the mean has lost stay lost.
@@ -17,6 +18,7 @@ class DualProj(Balancer):
         d = the projection of mean_k g_k on the cone {x : g_j·x ≥ 0 for all j}
 
     Args:
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and a quadratic program of T variables.
@@ -36,7 +38,7 @@ class DualProj(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of the projected mean."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         largest = found.norms.max()
         mean = (found.norms / largest).unsqueeze(0) / len(found.norms)
         lengths = (mean + cone_lengths(found, mean))[0] * largest

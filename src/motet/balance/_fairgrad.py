@@ -3,15 +3,17 @@
 from typing import ClassVar
 
 from motet._errors import RequestError
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
 from motet.balance._nashmtl import bargaining_weights
 from motet.balance._newton import clipped
+from motet.balance._sketch import Source
 from motet.balance._solvers import directions, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class FairGrad(Balancer):
+class FairGrad(GramianBalancer):
     """Takes the α-fair direction: from the sum of gains (α → 0) over their product (α = 1) to the least gain (α → ∞).
 
     Choose it where some tasks are hard and should not be left behind; raise α to favour them more. No task ascends
@@ -22,6 +24,7 @@ class FairGrad(Balancer):
     Args:
         alpha: the kind of fairness, above 0.
         max_norm: longest direction that is let through, or None.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and 5 to 15 Cholesky factors (T, T).
@@ -42,8 +45,10 @@ class FairGrad(Balancer):
         Golden(((1000.0,),), (0.1,), "by hand: w = ‖g‖^(−4/3) = 1e-4"),
     )
 
-    def __init__(self, *, alpha: float = 2.0, max_norm: float | None = 1.0, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(
+        self, *, alpha: float = 2.0, max_norm: float | None = 1.0, gramian: Source = "exact", skip_bad: bool = False
+    ) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         if alpha <= 0:
             message = f"FairGrad got alpha={alpha}; a number above 0 was expected. Use EqualWeighting for alpha=0."
             raise RequestError(message)
@@ -51,6 +56,6 @@ class FairGrad(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of the fair direction."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         weights = bargaining_weights(found, self.alpha) * len(found.norms) * found.alive
         return Update(clipped(weights, view.gramian.cpu(), self.max_norm).to(view.gramian))

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._meeting import whole_losses
 from motet.balance._per_task import PerTask
 from motet.balance._positive import FLOOR, check_positive, positive_losses
+from motet.balance._ranks import Ranks
 from motet.balance._view import View
 
 
@@ -64,12 +66,15 @@ class FAMO(Balancer):
         self.previous.set(view.names, losses)
         return Update(rates / rates.sum(), heads=True)
 
-    def after_step(self, losses: Mapping[str, Tensor]) -> None:
+    def after_step(self, losses: Mapping[str, Tensor], *, ranks: Ranks | None = None) -> None:
         """Learns from the losses of the same batch after the optimiser's step.
 
         Args:
             losses: a scalar a task, of `backward`'s tasks or some of them; no gradient is needed.
+            ranks: the processes of a data-parallel run, as in `backward`.
         """
+        if ranks is not None:
+            losses = whole_losses(ranks, losses)
         values = torch.stack([loss.detach().double().reshape(()) for loss in losses.values()])
         check_positive(dict(zip(losses, values.tolist(), strict=True)), type(self).__name__)
         self._learn(tuple(losses), values.clamp(min=FLOOR))

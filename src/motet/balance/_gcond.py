@@ -22,7 +22,7 @@ class GCond(Balancer):
     """Settles conflicts pair by pair, in favour of the task whose gradient is the steadier, and adds momentum.
 
     Choose it with gradients accumulated over several micro-batches, for which it was made: what it calls steady is
-    then signal and not chance.
+    then signal and not chance. `Accumulation(GCond())` does so, with every task a micro-batch or with one.
 
         score_k = 0.8 · max(0, cos(g_k, g'_k)) + 0.2 · r_k / (r_i + r_j),   r_k = ‖g_k‖ / its running mean
         for the pair (i, j) of least cosine c < 0, at most 2K times; w the one of higher score, l the other:
@@ -47,12 +47,12 @@ class GCond(Balancer):
     Cost: T backward passes; (T + 1, P) numbers kept from step to step, and (T, P) within the step; the arbitration
         works on the Gramian.
 
-    Source: Limarenko et al., GCond: Gradient Conflict Resolution via Accumulation-based Stabilization for Large-Scale
-        Multi-Task Learning, 2025, with the released code's defaults and its smooth mode. Departures: accumulation over
-        micro-batches and the optimiser's sign and trust ratio are not part of this; state has the gradients' dtype, not
-        bf16; ties go to the first name, and cosines above −1e-9 are no conflict, so that rounding wins nothing. A task
-        that won the last three arbitrations loses the next, as in the released code (its README says that it wins),
-        since nothing else keeps one task from dominating.
+    Source: Limarenko et al., GCond: Gradient Conflict Resolution via Accumulation-based Stabilization for
+        Large-Scale Multi-Task Learning, 2025, with the released code's defaults and its smooth mode. Departures:
+        accumulation over micro-batches is `Accumulation`'s, and the optimiser's sign and trust ratio are not part of
+        this; state has the gradients' dtype, not bf16; ties go to the first name, and cosines above −1e-9 are no
+        conflict, so that rounding wins nothing. A task that won the last three arbitrations loses the next, as in the
+        released code (its README says that it wins), since nothing else keeps one task from dominating.
     """
 
     name: ClassVar[str] = "gcond"

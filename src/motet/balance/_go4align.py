@@ -8,7 +8,7 @@ from torch import Tensor
 from motet._errors import RequestError
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._memory import TaskMemory
+from motet.balance._per_task import PerTask
 from motet.balance._view import View
 
 
@@ -51,15 +51,15 @@ class Go4Align(Balancer):
             message = f"Go4Align got num_groups={num_groups}; at least 1 was expected."
             raise RequestError(message)
         self.num_groups, self.rate = num_groups, rate
-        self.log_shares = TaskMemory(0.0)
+        self.log_shares = PerTask()
 
     def update(self, view: View) -> Update:
         """The weights of the tasks' groups."""
         losses = view.losses.cpu().clamp(min=1e-12)
-        before = self.log_shares.read(view.names)
+        before = self.log_shares.rows(view.names, losses.new_zeros(()))
         after = before - self.rate * losses
         # The tasks at hand share what they had together: one that was away keeps its share, a new one gets an even one.
-        self.log_shares.write(view.names, after + before.logsumexp(0) - after.logsumexp(0))
+        self.log_shares.set(view.names, after + before.logsumexp(0) - after.logsumexp(0))
         weights = torch.softmax(after, dim=0) * losses.sum() / losses
         return Update(_grouped(weights, self.num_groups).to(view.losses), heads=True)
 

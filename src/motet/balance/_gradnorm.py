@@ -5,15 +5,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._memory import TaskMemory
+from motet.balance._gramian_method import GramianBalancer
+from motet.balance._per_task import PerTask
+from motet.balance._sketch import Source
+from motet.balance._update import Update
 from motet.balance._view import View
 
 _LEAST = 1e-2
 
 
-class GradNorm(Balancer):
+class GradNorm(GramianBalancer):
     """Learns weights that make gradients equally long, longer for tasks that have learned less.
 
     Choose it to hold tasks at a common pace over a whole run; pass the last shared layer as `shared`, as the paper
@@ -25,6 +27,7 @@ class GradNorm(Balancer):
     Args:
         alpha: how hard tasks are pulled to one pace, at least 0.
         rate: of learning the weights.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, one backward of the weighted sum, and two numbers a task.
@@ -44,21 +47,22 @@ class GradNorm(Balancer):
         Golden(((1.0, 0.0), (0.0, 3.0)), (1.0, 3.0), "by hand: weights start at one"),
     )
 
-    def __init__(self, *, alpha: float = 1.5, rate: float = 0.025, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(
+        self, *, alpha: float = 1.5, rate: float = 0.025, gramian: Source = "exact", skip_bad: bool = False
+    ) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         self.alpha, self.rate = alpha, rate
-        self.weights = TaskMemory(1.0)
-        self.first_losses = TaskMemory(float("nan"))
+        self.weights, self.first_losses = PerTask(), PerTask()
 
     def update(self, view: View) -> Update:
         """The weights learned so far; then they are moved."""
         losses = view.losses.cpu().clamp(min=1e-12)
-        first = self.first_losses.read(view.names)
-        first = torch.where(first.isnan(), losses, first)
-        self.first_losses.write(view.names, first)
-        weights = _scaled(self.weights.read(view.names))
-        norms = view.gramian.diagonal().cpu().clamp(min=0).sqrt()
-        self.weights.write(view.names, _scaled(self._moved(weights, norms, losses / first)))
+        one = torch.ones((), dtype=torch.float64)
+        self.first_losses.start(view.names, losses)
+        first = self.first_losses.rows(view.names, one)
+        weights = _scaled(self.weights.rows(view.names, one))
+        norms = self.gramian_of(view).diagonal().cpu().clamp(min=0).sqrt()
+        self.weights.set(view.names, _scaled(self._moved(weights, norms, losses / first)))
         return Update(weights.to(view.gramian), heads=True)
 
     def _moved(self, weights: Tensor, norms: Tensor, ratios: Tensor) -> Tensor:
@@ -69,6 +73,7 @@ class GradNorm(Balancer):
 
     def reset(self) -> None:
         """Forgets the weights and the first losses."""
+        super().reset()
         self.weights.reset()
         self.first_losses.reset()
 

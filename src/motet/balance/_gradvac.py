@@ -5,17 +5,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._memory import TaskMemory
+from motet.balance._gramian_method import GramianBalancer
+from motet.balance._pair_memory import PairMemory
 from motet.balance._pcgrad import random_orders
+from motet.balance._sketch import Source
 from motet.balance._solvers import directions, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 _LIMIT = 1 - 1e-6  # a target of one would ask for an infinite multiple of the other gradient
 
 
-class GradVac(Balancer):
+class GradVac(GramianBalancer):
     """Pulls each pair of gradients up to the cosine that the pair usually has.
 
     Choose it where related tasks should agree more than they do in one noisy batch, as languages in translation.
@@ -26,6 +28,7 @@ class GradVac(Balancer):
     Args:
         beta: how fast the targets follow, in (0, 1].
         seed: of the stream of orders.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, T vector operations on (T, T), and T² numbers of state.
@@ -44,16 +47,16 @@ class GradVac(Balancer):
         Golden(((1.0, 0.0), (1.0, 1.0)), (2.0, 1.0), "by hand: above the target, the sum"),
     )
 
-    def __init__(self, *, beta: float = 1e-2, seed: int = 0, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(self, *, beta: float = 1e-2, seed: int = 0, gramian: Source = "exact", skip_bad: bool = False) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         self.beta, self.seed = beta, seed
-        self.targets = TaskMemory(0.0, pairs=True)
+        self.targets = PairMemory(0.0)
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def update(self, view: View) -> Update:
         """The weights of the sum of the vaccinated gradients."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         num_tasks = len(found.norms)
         goals = self.targets.read(view.names)
         parts = torch.eye(num_tasks, dtype=torch.float64)
@@ -78,5 +81,6 @@ class GradVac(Balancer):
 
     def reset(self) -> None:
         """Forgets the targets and starts the stream of orders again."""
+        super().reset()
         self.targets.reset()
         self.steps.zero_()

@@ -1,18 +1,18 @@
 """Impartial multi-task learning (IMTL)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
-import torch
-from torch import nn
-
-from motet.balance._balancer import Balancer, Update
+from motet.balance._gramian_method import GramianBalancer
 from motet.balance._imtlg import impartial_weights
+from motet.balance._learned import LearnedNumbers
+from motet.balance._sketch import Source
 from motet.balance._solvers import directions, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class IMTL(Balancer):
+class IMTL(GramianBalancer):
     """Learns a scale for each loss that brings it near one, and takes equal angles with the scaled gradients.
 
     Choose it over `IMTLG` when losses also differ in scale and the length of the step should not depend on it.
@@ -24,6 +24,7 @@ class IMTL(Balancer):
     Args:
         tasks: names of the tasks. A task that is not named here is added at its first loss; name them all when the
             optimiser is built before the first step.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: as `IMTLG`, and T numbers.
@@ -37,39 +38,27 @@ class IMTL(Balancer):
         "mean when agreeing", "one task is plain", "zero is harmless",
     })  # fmt: skip
 
-    def __init__(self, tasks: Sequence[str] = (), *, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
-        self.log_scales = nn.ParameterDict()
-        self.add_tasks(tasks)
+    def __init__(self, tasks: Sequence[str] = (), *, gramian: Source = "exact", skip_bad: bool = False) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
+        self.log_scales = LearnedNumbers(tasks)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that have a scale."""
+        return self.log_scales.tasks
 
     def add_tasks(self, tasks: Sequence[str]) -> None:
         """Starts the scale of tasks that have none yet."""
-        for task in tasks:
-            self._add_key(_key(task))
-
-    def _add_key(self, key: str) -> None:
-        if key not in self.log_scales:
-            self.log_scales[key] = nn.Parameter(torch.zeros(()))
+        self.log_scales.add(tasks)
 
     def update(self, view: View) -> Update:
         """The weights of the learned scales and of equal angles; the scales' own gradients are filled here."""
-        self.add_tasks(view.names)
-        parameters = [self.log_scales[_key(name)] for name in view.names]
-        scales = torch.stack([parameter.detach().double().cpu() for parameter in parameters]).exp()
-        for parameter, value in zip(parameters, (scales * view.losses.cpu() - 1).tolist(), strict=True):
-            grad = torch.full_like(parameter, value)
-            parameter.grad = grad if parameter.grad is None else parameter.grad + grad
-        found = directions(view.gramian, precision(view))
+        scales = self.log_scales.read(view.names).double().cpu().exp()
+        self.log_scales.add_grads(view.names, scales * view.losses.cpu() - 1)
+        found = directions(self.gramian_of(view), precision(view))
         return Update((impartial_weights(found, found.norms * scales) * scales).to(view.gramian))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:  # pyrefly: ignore[bad-override]
-        start = f"{prefix}log_scales."
-        for key in state_dict:
-            if key.startswith(start):
-                self._add_key(key.removeprefix(start))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def _key(task: str) -> str:
-    # Names of parameters may not hold a dot; and a prefix keeps a task called "keys" or "values" legal.
-    return "task:" + task.replace("%", "%25").replace(".", "%2E")
+    def reset(self) -> None:
+        """Sets every scale to 1 again."""
+        super().reset()
+        self.log_scales.reset()

@@ -5,13 +5,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
 from motet.balance._solvers import Directions, directions, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class IMTLG(Balancer):
+class IMTLG(GramianBalancer):
     """Takes the direction that makes the same angle with every task's gradient.
 
     Choose it where tasks differ much in the size of their gradients and none should count for more. Weights may be
@@ -20,6 +21,7 @@ class IMTLG(Balancer):
         d = Σ_k α_k g_k with Σ_k α_k = 1 and d·u_k equal for all k, u_k = g_k / ‖g_k‖
 
     Args:
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and one eigendecomposition (T, T).
@@ -43,7 +45,7 @@ class IMTLG(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of equal angles."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         return Update(impartial_weights(found, found.norms).to(view.gramian))
 
 

@@ -1,14 +1,13 @@
 """Impartial multi-task learning, the half that looks at losses (IMTL-L)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
-from torch import nn
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._per_task import key_of
+from motet.balance._learned import LearnedNumbers
 from motet.balance._view import View
 
 
@@ -40,48 +39,23 @@ class IMTLL(Balancer):
 
     def __init__(self, tasks: Sequence[str] = (), *, skip_bad: bool = False) -> None:
         super().__init__(skip_bad=skip_bad)
-        self.log_scales = nn.ParameterDict()
-        self.add_tasks(tasks)
+        self.log_scales = LearnedNumbers(tasks)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that have a scale."""
+        return self.log_scales.tasks
 
     def add_tasks(self, tasks: Sequence[str]) -> None:
         """Starts the scale of tasks that have none yet."""
-        for task in tasks:
-            if key_of(task) not in self.log_scales:
-                self.log_scales[key_of(task)] = nn.Parameter(torch.zeros(()))
+        self.log_scales.add(tasks)
 
     def update(self, view: View) -> Update:
         """The learned scales, whose own gradients are filled here."""
-        self.add_tasks(view.names)
-        scales = []
-        for name, loss in zip(view.names, view.losses.tolist(), strict=True):
-            parameter = self.log_scales[key_of(name)]
-            scale = torch.exp(parameter.detach())
-            grad = (scale * loss - 1.0).to(parameter.dtype)
-            parameter.grad = grad if parameter.grad is None else parameter.grad + grad
-            scales.append(scale.to(view.losses))
-        return Update(torch.stack(scales), heads=True)
+        scales = torch.exp(self.log_scales.read(view.names))
+        self.log_scales.add_grads(view.names, scales * view.losses.to(scales) - 1.0)
+        return Update(scales.to(view.losses), heads=True)
 
     def reset(self) -> None:
         """Sets every scale to 1 again."""
-        with torch.no_grad():
-            for parameter in self.log_scales.values():
-                parameter.zero_()
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,  # noqa: FBT001  torch's own signature
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Makes the scales that are to be loaded, so that a fresh instance takes any state."""
-        start = f"{prefix}log_scales."
-        for key, value in state_dict.items():
-            if key.startswith(start) and key[len(start) :] not in self.log_scales:
-                self.log_scales[key[len(start) :]] = nn.Parameter(torch.zeros_like(value))
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        self.log_scales.reset()

@@ -22,6 +22,16 @@ CHUNK = 1 << 24  # numbers of (T, part of one layer) held at once
 class Layer(ABC):
     """One group of parameters used together, with what is needed of every task's gradient there."""
 
+    @property
+    def core(self) -> "Layer":
+        """The layer whose inner products these are, where this one only lays it out anew."""
+        return self
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """Ids of its parameters."""
+        return tuple(self.rows())
+
     @abstractmethod
     def gramian(self) -> Tensor:
         """Inner products (T, T) of the tasks' gradients at these parameters, float64."""
@@ -53,11 +63,16 @@ class LinearLayer(Layer):
     bias: int | None
     transposed: bool = False
 
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """See `Layer`."""
+        return tuple(key for key in (self.weight, self.bias) if key is not None)
+
     def gramian(self) -> Tensor:
         """See `Layer`; by the cheaper of the factor of a aᵀ and of forming weight gradients part by part."""
         num_tasks, num_rows, width = self.deltas.shape
         if self.weight is None:
-            return _inner(self.deltas.sum(dim=1))
+            return inner(self.deltas.sum(dim=1))
         inputs = self._inputs()
         num_inputs = inputs.shape[1]
         by_factor = num_rows * num_rows * (num_inputs + num_tasks * width) + num_tasks**2 * width * num_rows
@@ -75,9 +90,9 @@ class LinearLayer(Layer):
         return gram
 
     def _part(self, rows: slice, right: Tensor) -> Tensor:
-        """Inner products of δ_kᵀ right over some of the rows."""
+        """Inner products of rightᵀ δ_k over some of the rows."""
         deltas = self.deltas[:, rows]
-        return _inner((deltas.transpose(1, 2) @ right).flatten(1))
+        return inner((right.T @ deltas).flatten(1))
 
     def combine(self, weights: Tensor) -> dict[int, Tensor]:
         """See `Layer`; one product whatever the number of tasks."""
@@ -115,12 +130,14 @@ class EmbeddingLayer(Layer):
         indices: (R,) which row of the table.
         weight: id of the table.
         num_rows: of the table.
+        sparse: whether the table's gradient is to be sparse, as `nn.Embedding(sparse=True)` has it.
     """
 
     deltas: Tensor
     indices: Tensor
     weight: int
     num_rows: int
+    sparse: bool = False
 
     def _sums(self, deltas: Tensor) -> tuple[Tensor, Tensor]:
         used, places = torch.unique(self.indices, return_inverse=True)
@@ -129,12 +146,17 @@ class EmbeddingLayer(Layer):
 
     def gramian(self) -> Tensor:
         """See `Layer`; over the rows that were used alone."""
-        return _inner(self._sums(self.deltas)[1].flatten(1))
+        return inner(self._sums(self.deltas)[1].flatten(1))
 
     def combine(self, weights: Tensor) -> dict[int, Tensor]:
         """See `Layer`."""
         delta = torch.tensordot(weights.to(self.deltas), self.deltas, dims=1)
-        table = delta.new_zeros(self.num_rows, delta.shape[-1])
+        size = (self.num_rows, delta.shape[-1])
+        if self.sparse:
+            return {
+                self.weight: torch.sparse_coo_tensor(self.indices.unsqueeze(0), delta, size, check_invariants=False)
+            }
+        table = delta.new_zeros(size)
         return {self.weight: table.index_add_(0, self.indices, delta)}
 
     def rows(self) -> dict[int, Tensor]:
@@ -158,7 +180,7 @@ class PlainLayer(Layer):
 
     def gramian(self) -> Tensor:
         """See `Layer`."""
-        return _inner(self.grads.flatten(1))
+        return inner(self.grads.flatten(1))
 
     def combine(self, weights: Tensor) -> dict[int, Tensor]:
         """See `Layer`."""
@@ -197,7 +219,38 @@ def _factor(inputs: Tensor) -> Tensor:
     return factor.to(inputs.dtype)
 
 
-def _inner(rows: Tensor) -> Tensor:
-    if rows.is_complex():
-        rows = torch.view_as_real(rows).flatten(1)
+def as_real(rows: Tensor) -> Tensor:
+    """Rows (T, ...) of numbers, complex ones as pairs."""
+    return (torch.view_as_real(rows) if rows.is_complex() else rows).flatten(1)
+
+
+def shaped(flat: Tensor, like: Tensor) -> Tensor:
+    """What `as_real` laid out, in a tensor's shape and dtype again."""
+    if like.is_complex():
+        return torch.view_as_complex(flat.to(like.real.dtype).reshape(*like.shape, 2).clone())
+    return flat.reshape(like.shape).to(like.dtype)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Half precision as float32."""
+    return values.float() if values.dtype in {torch.bfloat16, torch.float16} else values
+
+
+def grouped(products: Tensor, left: Tensor, right: Tensor, num_tasks: int) -> Tensor:
+    """Sums (T, T) in float64 of products (R, S) of rows, over the rows of each pair of tasks.
+
+    Args:
+        products: of rows with rows.
+        left: (R,) the task of each row.
+        right: (S,) the task of each column.
+        num_tasks: T.
+    """
+    wide_products = products.double()
+    rows = wide_products.new_zeros(num_tasks, products.shape[1]).index_add_(0, left, wide_products)
+    return rows.new_zeros(num_tasks, num_tasks).index_add_(1, right, rows)
+
+
+def inner(rows: Tensor) -> Tensor:
+    """Inner products (T, T) of rows, float64."""
+    rows = as_real(rows)
     return (rows @ rows.T).double() if rows.dtype == torch.float64 else (rows.float() @ rows.float().T).double()

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from motet._errors import RequestError
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
+from motet.balance._sketch import Source
 from motet.balance._solvers import Directions, directions, nonnegative_qp, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 Normalisation = Literal["none", "l2", "loss", "loss+"]
 
 
-class MGDA(Balancer):
+class MGDA(GramianBalancer):
     """Follows the shortest vector in the gradients' convex hull: no task ascends, and it stops at a Pareto point.
 
     Choose it for a certificate of Pareto stationarity. Small gradients rule the direction: tasks that are nearly
@@ -24,6 +26,7 @@ class MGDA(Balancer):
 
     Args:
         normalisation: n_k is 1 ("none"), ‖g_k‖ ("l2"), L_k ("loss") or L_k ‖g_k‖ ("loss+").
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and a quadratic program of T variables. With `features=`, MGDA-UB.
@@ -51,8 +54,10 @@ class MGDA(Balancer):
         Golden(((1.0, 1.0), (-1.0, 1.0), (0.0, 5.0)), (0.0, 1.0), "by hand: the third task is beyond the segment"),
     )
 
-    def __init__(self, *, normalisation: Normalisation = "none", skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(
+        self, *, normalisation: Normalisation = "none", gramian: Source = "exact", skip_bad: bool = False
+    ) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         if normalisation not in {"none", "l2", "loss", "loss+"}:
             message = f"MGDA got normalisation={normalisation!r}; pass 'none', 'l2', 'loss' or 'loss+'."
             raise RequestError(message)
@@ -60,7 +65,7 @@ class MGDA(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of the shortest vector."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         sizes = torch.ones_like(found.norms)
         if self.normalisation in {"l2", "loss+"}:
             sizes = sizes * found.norms

@@ -37,6 +37,7 @@ class MoDo(Balancer):
     """
 
     name: ClassVar[str] = "modo"
+    needs_features = True
     claims: ClassVar[frozenset[str]] = frozenset({"mean when agreeing", "one task is plain"})
     golden: ClassVar[tuple[Golden, ...]] = ()
 

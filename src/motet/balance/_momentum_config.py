@@ -1,6 +1,6 @@
 """Conflict-free gradients with momentum, one task a step (M-ConFIG)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from motet.balance._balancer import Balancer, Step, Update
+from motet.balance._batch import Batch
 from motet.balance._claims import Golden
 from motet.balance._coordinates import gradient_rows, inner_products, inverse, norms
 from motet.balance._per_task import PerTask
@@ -66,20 +67,11 @@ class MomentumConFIG(Balancer):
         ordered = sorted(tasks)
         return ordered[int(self.turns.rows(ordered, torch.tensor(0)).argmin())]
 
-    def backward(
-        self,
-        losses: Mapping[str, Tensor],
-        *,
-        shared: Iterable[Tensor] | None = None,
-        features: Tensor | Sequence[Tensor] | None = None,
-    ) -> Step:
-        """Fills `.grad` from one task's loss, the others being checked and left alone; see `Balancer.backward`."""
-        kept, skipped = self._checked(losses)
-        if not kept:
-            return Step({}, skipped)
-        chosen = self.choose(kept)
-        step = super().backward({chosen: kept[chosen]}, shared=shared, features=features)
-        return replace(step, skipped=skipped, weights={name: float(name == chosen) for name in kept})
+    def take(self, batch: Batch) -> Step:
+        """One step from one task's loss, the others being checked and left alone."""
+        chosen = self.choose(batch.losses)
+        step = super().take(batch.only([chosen]))
+        return replace(step, weights={name: float(name == chosen) for name in batch.losses})
 
     def update(self, view: View) -> Update:
         """The adapted direction after one task's running gradient is renewed."""

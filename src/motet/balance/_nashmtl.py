@@ -5,14 +5,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
 from motet.balance._newton import clipped, fair_lengths
+from motet.balance._sketch import Source
 from motet.balance._solvers import Directions, directions, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class NashMTL(Balancer):
+class NashMTL(GramianBalancer):
     """Takes the Nash bargaining solution: the product of the tasks' gains is greatest, whatever the losses' scales.
 
     Choose it where losses have different units and every task should gain in proportion. No task ascends.
@@ -22,6 +24,7 @@ class NashMTL(Balancer):
     Args:
         max_norm: longest direction that is let through, or None. The solution has length √T, so that 1 gives every step
             the same length, as in the released code.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, 5 to 15 Cholesky factors (T, T), and one backward of the weighted sum.
@@ -41,13 +44,13 @@ class NashMTL(Balancer):
         Golden(((4.0, 0.0),), (1.0, 0.0), "by hand: one task, the unit gradient", losses=(3.0,)),
     )
 
-    def __init__(self, *, max_norm: float | None = 1.0, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(self, *, max_norm: float | None = 1.0, gramian: Source = "exact", skip_bad: bool = False) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         self.max_norm = max_norm
 
     def update(self, view: View) -> Update:
         """The weights of the bargaining solution."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         weights = clipped(bargaining_weights(found, 1.0), view.gramian.cpu(), self.max_norm)
         return Update(weights.to(view.gramian), heads=True)
 

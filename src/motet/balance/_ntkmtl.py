@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from motet._errors import RequestError
-from motet.balance._balancer import Balancer, Update
+from motet.balance._balancer import Balancer
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
+from motet.balance._sketch import Source
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class NTKMTL(Balancer):
+class NTKMTL(GramianBalancer):
     """Gives every task the same speed of convergence, as its neural tangent kernel foretells it.
 
     Choose it where tasks learn at very different speeds; it leads the field's tables on scenes and faces. It does not
@@ -21,6 +24,7 @@ class NTKMTL(Balancer):
 
     Args:
         power: of the ratio of eigenvalues; the authors report that 0.75 may do better.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian.
@@ -39,13 +43,13 @@ class NTKMTL(Balancer):
         Golden(((1.0, 0.0), (0.0, 7.0)), (5.0, 5.0), "by hand: mean λ = 25, each gradient gets length 5"),
     )
 
-    def __init__(self, *, power: float = 0.5, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(self, *, power: float = 0.5, gramian: Source = "exact", skip_bad: bool = False) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         self.power = power
 
     def update(self, view: View) -> Update:
         """Weights that even out the eigenvalues."""
-        return Update(_even(view.gramian.diagonal(), self.power))
+        return Update(_even(self.gramian_of(view).diagonal(), self.power))
 
 
 class NTKMTLSR(Balancer):
@@ -69,6 +73,7 @@ class NTKMTLSR(Balancer):
     """
 
     name: ClassVar[str] = "ntkmtl-sr"
+    needs_features = True
     claims: ClassVar[frozenset[str]] = frozenset({
         "scale equivariant", "mean when agreeing", "one task is plain", "zero is harmless",
     })  # fmt: skip

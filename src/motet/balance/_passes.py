@@ -1,24 +1,28 @@
 """The passes through the network: every task's gradient where it is needed, without forming it where it is not."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from motet.balance._graph import Graph, Node, Use, read_graph
-from motet.balance._layers import EmbeddingLayer, Layer, LinearLayer, PlainLayer, patches
-
-Edge = GradientEdge | Tensor
+from motet.balance._graph import Graph, is_nested, read_graph
+from motet.balance._layers import Layer, as_real
+from motet.balance._plans import Delta, Plan, make_plans
+from motet.balance._row_pass import Held, pass_rows
+from motet.balance._rows import CoupledError, Rows
+from motet.balance._top_pass import Key, TopPass, below_splits, grads_of, key_of, read_tops, zeros_at
+from motet.balance._tops import shared_owners
 
 
 class Passes:
     """Gradients of T losses at shared parameters, layer by layer.
 
-    The tasks' own parts are passed through once each, down to where the tasks meet; from there one batched backward
-    takes all tasks through the common part to the layers' outputs.
+    The tasks' own parts are passed through first, down to where the tasks meet. From there one backward takes all tasks
+    together through the common part to the layers' outputs: a plain one where each row belongs to one task and no
+    operation mixes rows, else a batched one.
 
     Args:
         losses: a scalar a task.
@@ -29,57 +33,122 @@ class Passes:
         self.losses = list(losses.values())
         self.shared = {id(parameter): parameter for parameter in shared if parameter.requires_grad}
         self.graph: Graph = read_graph(losses, list(self.shared.values()))
-        self.own_grads: dict[int, Tensor] = {}
-        self.layers: list[Layer] = self._read()
 
     @property
     def others(self) -> list[Tensor]:
         """Parameters that the losses depend on and that are not shared: heads, mostly."""
         return [leaf for key, leaf in self.graph.leaves.items() if key not in self.shared]
 
-    def _read(self) -> list[Layer]:
-        plans = _plans(self.graph, self.shared)
-        deltas = self._deltas([edge for plan in plans for edge in plan.edges])
-        return [plan.build(deltas) for plan in plans]
+    @property
+    def own_grads(self) -> dict[int, Tensor]:
+        """Gradients of the tasks' own parameters, by id, as far as the passes came by them."""
+        return self.top_pass.leaves
 
-    def _deltas(self, edges: list[Edge]) -> dict[Any, Tensor]:
-        """Every task's gradient (T, ...) at each edge."""
-        common = [edge for edge in edges if self._is_common(edge)]
-        private = [edge for edge in edges if not self._is_common(edge)]
-        frontier: list[Edge] = list(self.graph.frontier)
-        if not frontier or _is_nested(self.graph.frontier) or self._passes_by(common):
-            frontier.clear()
-            private = edges
-        tops = self._tops(frontier, private)
-        found = {_key(edge): tops[_key(edge)] for edge in private}
-        if frontier and common:
-            grads = _batched(frontier, common, [tops[_key(edge)] for edge in frontier])
-            found |= {_key(edge): grad for edge, grad in zip(common, grads, strict=True)}
+    @cached_property
+    def frontier(self) -> list[GradientEdge]:
+        """The edges at which tasks meet; none where they meet at several depths, or at the parameters alone."""
+        found = below_splits(self.graph.frontier)
+        return [] if is_nested(found) else found
+
+    @cached_property
+    def top_pass(self) -> TopPass:
+        """The passes through the tasks' own parts."""
+        edges = [edge for plan in [*self._plans, *self.plans_by_rows] for edge in plan.edges]
+        own = {key_of(edge): edge for edge in edges if not self.is_common(edge)}
+        masks = self.graph.leaf_reached_by
+        leaves = {id(leaf): leaf for leaf in self.others if masks.get(id(leaf), 0).bit_count() == 1}
+        return read_tops(self.losses, self.graph, self.frontier, list(own.values()), leaves)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """What is needed of every task's gradient at each layer."""
+        by_rows = self._owned()
+        if by_rows is not None:
+            return [plan.build(by_rows, len(self.losses)) for plan in self.plans_by_rows]
+        deltas = self._own_deltas(self._plans)
+        common = self._common(self._plans)
+        if common and self.frontier and not self._is_passed_by:
+            grads = batched_grads(self.frontier, common, [top.dense for top in self.top_pass.tops])
+            deltas |= {key_of(edge): Delta(grad) for edge, grad in zip(common, grads, strict=True)}
+        elif common:
+            tops = read_tops(self.losses, self.graph, common, [], {}).tops
+            deltas |= {key_of(top.edge): Delta(top.dense) for top in tops}
+        return [plan.build(deltas, len(self.losses)) for plan in self._plans]
+
+    def _owned(self) -> dict[Key, Delta] | None:
+        """The gradients, where each row belongs to one task all the way down; else None."""
+        deltas = self._own_deltas(self.plans_by_rows)
+        common = self._common(self.plans_by_rows)
+        if not common:
+            return deltas if self.plans_by_rows else None
+        owners = shared_owners(self.top_pass.tops) if self.frontier else None
+        if owners is None:
+            return None
+        try:
+            lies = self.rows_at(owners.new_zeros(0), common)
+        except CoupledError:
+            return None
+        ones = torch.ones(len(self.losses))
+        grads = grads_of(self.frontier, common, [top.combine(ones) for top in self.top_pass.tops])
+        for edge, grad in zip(common, grads, strict=True):
+            values = zeros_at(edge) if grad is None else grad.detach()
+            labels = lies[key_of(edge)][1].labels(owners.clamp(min=0), values.ndim)
+            deltas[key_of(edge)] = Delta(values.unsqueeze(0), labels)
+        return deltas
+
+    def rows_at(self, index: Tensor, edges: Sequence[GradientEdge]) -> dict[Key, Held]:
+        """Every task's gradients at some rows, at edges of the common part, without the other rows.
+
+        Raises:
+            CoupledError: an operation on the way mixes rows, or is not known.
+        """
+        tops = self.top_pass.tops
+        starts = {key_of(top.edge): (top.some(index), Rows(top.shape[0], index)) for top in tops}
+        found = pass_rows(self.graph, starts, [key_of(edge) for edge in edges])
+        missed = [edge.node.name() for edge in edges if key_of(edge) not in found]
+        if missed:
+            raise CoupledError(missed[0])
         return found
 
-    def _tops(self, frontier: list[Edge], private: list[Edge]) -> dict[Any, Tensor]:
-        """Each loss's own pass: its gradient at the frontier, at layers of its own, and at its own parameters."""
-        edges = [*frontier, *private]
-        rows: list[list[Tensor | None]] = []
-        for number, loss in enumerate(self.losses):
-            leaves = [leaf for leaf in self.others if self._only(leaf, number)] if frontier else []
-            grads = _grads([loss], [*edges, *leaves])
-            rows.append(list(grads[: len(edges)]))
-            self.own_grads |= {
-                id(leaf): grad for leaf, grad in zip(leaves, grads[len(edges) :], strict=True) if grad is not None
-            }
-        return {_key(edge): _stack([row[place] for row in rows], edge) for place, edge in enumerate(edges)}
+    def _own_deltas(self, plans: Sequence[Plan]) -> dict[Key, Delta]:
+        """Gradients at the edges that one task alone reaches."""
+        found = {}
+        for edge in (edge for plan in plans for edge in plan.edges if not self.is_common(edge)):
+            grad = self.top_pass.own.get(key_of(edge))
+            values = zeros_at(edge) if grad is None else grad
+            task = self.graph.reached_by[edge.node].bit_length() - 1
+            owners = torch.full([1] * values.ndim, task, device=values.device)
+            found[key_of(edge)] = Delta(values.unsqueeze(0), owners)
+        return found
 
-    def _only(self, leaf: Tensor, number: int) -> bool:
-        return self.graph.leaf_reached_by.get(id(leaf), 0) == 1 << number
+    def _common(self, plans: Sequence[Plan]) -> list[GradientEdge]:
+        return [edge for plan in plans for edge in plan.edges if self.is_common(edge)]
 
-    def _is_common(self, edge: Edge) -> bool:
-        return isinstance(edge, Tensor) or self.graph.is_common(edge.node)
+    def is_common(self, edge: GradientEdge) -> bool:
+        """Whether several tasks reach the edge."""
+        return self.graph.is_common(edge.node)
 
-    def _passes_by(self, edges: list[Edge]) -> bool:
+    @cached_property
+    def _plans(self) -> list[Plan]:
+        return make_plans(self.graph, self.shared, norms=False)
+
+    @cached_property
+    def plans_by_rows(self) -> list[Plan]:
+        """The same, without any parameter whose gradients are read as they are; empty where there is one."""
+        return [] if self.unread else make_plans(self.graph, self.shared, norms=True)
+
+    @cached_property
+    def unread(self) -> str:
+        """The first operation that uses a shared parameter and tells nothing of its rows; empty where there is none."""
+        found = [plan for plan in make_plans(self.graph, self.shared, norms=True) if plan.reader is None]
+        uses = [use for plan in found for use in self.graph.uses.get(plan.parameters[0], [])]
+        return uses[0].node.name() if uses else "an operation" if found else ""
+
+    @cached_property
+    def _is_passed_by(self) -> bool:
         """Whether a parameter that is to be read as it is has a use in a task's own part."""
-        leaves = [edge for edge in edges if isinstance(edge, Tensor)]
-        return any(not self.graph.is_common(use.node) for leaf in leaves for use in self.graph.uses.get(id(leaf), []))
+        keys = [key for plan in self._plans if plan.reader is None for key in plan.parameters]
+        return any(not self.graph.is_common(use.node) for key in keys for use in self.graph.uses.get(key, []))
 
     def gramian(self) -> Tensor:
         """Inner products (T, T) of the tasks' gradients, float64."""
@@ -90,195 +159,59 @@ class Passes:
         return 0.5 * (total + total.T)
 
     def combine(self, weights: Tensor) -> dict[int, Tensor]:
-        """The weighted sum of the tasks' gradients, by the parameter's id."""
+        """The weighted sum of the tasks' gradients, by the parameter's id, in tensors that nothing else holds."""
+        if "layers" not in self.__dict__:
+            return self._combined_at_once(weights)
         found: dict[int, Tensor] = {}
         for layer in self.layers:
             found |= layer.combine(weights)
         return found
 
+    def _combined_at_once(self, weights: Tensor) -> dict[int, Tensor]:
+        """The same by one ordinary backward, where no task's gradients have been read layer by layer."""
+        keys = [key for key in self.shared if key in self.graph.leaves]
+        leaves = [self.shared[key] for key in keys]
+        if self.frontier and all(self._is_below(key) for key in keys):
+            grads = grads_of(self.frontier, leaves, [top.combine(weights) for top in self.top_pass.tops])
+        else:
+            stacked = torch.stack(self.losses)
+            grads = grads_of([(stacked * weights.to(stacked)).sum()], leaves)
+        # Products are new tensors; what is only passed on may be another parameter's gradient too.
+        new = {key for plan in self.plans_by_rows if plan.is_product for key in plan.parameters[:1]}
+        found = {key: grad for key, grad in zip(keys, grads, strict=True) if grad is not None}
+        return {key: grad if key in new else grad.clone() for key, grad in found.items()}
+
+    def _is_below(self, key: int) -> bool:
+        """Whether every use of the parameter lies below where the tasks meet."""
+        return all(self.graph.is_common(use.node) for use in self.graph.uses.get(key, []))
+
     def jacobian(self) -> Tensor:
-        """Every task's gradient as one row: (T, P), in the order of the shared parameters."""
+        """Every task's gradient as one row: (T, P), in the order of the shared parameters; complex ones as pairs."""
         rows: dict[int, Tensor] = {}
         for layer in self.layers:
             rows |= layer.rows()
         parts = [
-            rows[key].flatten(1) if key in rows else parameter.new_zeros(len(self.losses), parameter.numel())
+            as_real(rows[key] if key in rows else parameter.new_zeros(len(self.losses), *parameter.shape))
             for key, parameter in self.shared.items()
         ]
         return torch.cat([part.to(parts[0].dtype) for part in parts], dim=1)
 
 
-class _Plan:
-    """How one group of parameters is read: the edges whose gradients it needs, and what is built from them."""
-
-    def __init__(self, edges: list[Edge], build: Callable[[dict[Any, Tensor]], Layer]) -> None:
-        self.edges = edges
-        self.build = build
-
-
-def _plans(graph: Graph, shared: Mapping[int, Tensor]) -> list[_Plan]:
-    uses = {key: graph.uses.get(key, []) for key in shared if key in graph.leaves}
-    readers = {key: _reader_of(found) for key, found in uses.items()}
-    biases = {key: bias for key, reader in readers.items() if reader and (bias := _bias_of(key, uses)) is not None}
-    return [_plan(readers[key], uses[key], shared[key], biases.get(key)) for key in uses if key not in biases.values()]
-
-
-def _plan(reader: "Reader | None", uses: list[Use], parameter: Tensor, bias: int | None) -> _Plan:
-    key = id(parameter)
-    if reader is None:
-        return _Plan([parameter], lambda deltas: PlainLayer(deltas[key], key))
-    edges: list[Edge] = [GradientEdge(use.node, 0) for use in uses]
-
-    def build(deltas: dict[Any, Tensor]) -> Layer:
-        parts = [reader(use.node, deltas[_key(edge)]) for use, edge in zip(uses, edges, strict=True)]
-        joined = torch.cat([delta for delta, _ in parts], dim=1)
-        inputs = torch.cat([rows for _, rows in parts], dim=0)
-        if reader is _embedding:
-            return EmbeddingLayer(joined, inputs, key, len(parameter))
-        layer = LinearLayer(
-            joined, inputs, key, bias, transposed=reader is _linear and "TBackward0" not in uses[0].passed
-        )
-        return _Reshaped(layer, key, parameter.shape) if reader is _convolution else layer
-
-    return _Plan(edges, build)
-
-
-class _Reshaped(Layer):
-    """A convolution's kernel: a linear layer over patches, laid out as the kernel is."""
-
-    def __init__(self, layer: LinearLayer, key: int, shape: torch.Size) -> None:
-        self.layer, self.key, self.shape = layer, key, shape
-
-    def gramian(self) -> Tensor:
-        return self.layer.gramian()
-
-    def combine(self, weights: Tensor) -> dict[int, Tensor]:
-        found = self.layer.combine(weights)
-        return found | {self.key: found[self.key].reshape(self.shape)}
-
-    def rows(self) -> dict[int, Tensor]:
-        found = self.layer.rows()
-        return found | {self.key: found[self.key].reshape(-1, *self.shape)}
-
-
-Reader = Callable[[Node, Tensor], tuple[Tensor, Tensor]]
-
-
-def _reader_of(uses: list[Use]) -> Reader | None:
-    """How to read a matrix that is used so; None where it has no faster way than its gradients themselves."""
-    found = {_reader(use) for use in uses}
-    layouts = {"TBackward0" in use.passed for use in uses}
-    return found.pop() if len(found) == 1 and len(layouts) == 1 else None
-
-
-def _reader(use: Use) -> Reader | None:
-    node, name = use.node, use.node.name()
-    if name == "AddmmBackward0" and use.place == 2 and node._saved_beta == 1 and node._saved_alpha == 1:
-        return _linear
-    if name == "MmBackward0" and use.place == 1:
-        return _linear
-    if name == "ConvolutionBackward0" and use.place == 1 and _is_plain_convolution(node):
-        return _convolution
-    if name == "EmbeddingBackward0" and not node._saved_scale_grad_by_freq:
-        return _embedding
-    return None
-
-
-def _bias_of(key: int, uses: Mapping[int, list[Use]]) -> int | None:
-    """The shared bias that is used beside a matrix at each of its uses, and nowhere else."""
-    nodes = {use.node for use in uses[key]}
-    place = {"AddmmBackward0": 0, "ConvolutionBackward0": 2}.get(uses[key][0].node.name())
-    for other, found in uses.items():
-        if other != key and {use.node for use in found} == nodes and all(use.place == place for use in found):
-            return other
-    return None
-
-
-def _is_plain_convolution(node: Node) -> bool:
-    return node._saved_groups == 1 and not node._saved_transposed and node._saved_input.ndim == 4
-
-
-def _linear(node: Node, delta: Tensor) -> tuple[Tensor, Tensor]:
-    inputs = node._saved_mat1 if node.name() == "AddmmBackward0" else node._saved_self
-    return _wide(delta), _wide(inputs.detach())
-
-
-def _convolution(node: Node, delta: Tensor) -> tuple[Tensor, Tensor]:
-    kernel = tuple(node._saved_weight.shape[2:])
-    rows = patches(
-        node._saved_input.detach(),
-        kernel,
-        stride=tuple(node._saved_stride),
-        padding=tuple(node._saved_padding),
-        dilation=tuple(node._saved_dilation),
-    )
-    return _wide(delta.flatten(3).permute(0, 1, 3, 2).flatten(1, 2)), _wide(rows)
-
-
-def _embedding(node: Node, delta: Tensor) -> tuple[Tensor, Tensor]:
-    indices = node._saved_indices.flatten()
-    delta = _wide(delta.flatten(1, -2))
-    padding = node._saved_padding_idx
-    # torch keeps "no padding index" as the largest unsigned number.
-    if 0 <= padding < 2**62:
-        delta = delta * (indices != padding).unsqueeze(-1)
-    return delta, indices
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in {torch.bfloat16, torch.float16} else values
-
-
-def _batched(outputs: list[Edge], inputs: list[Edge], grads: list[Tensor]) -> list[Tensor]:
+def batched_grads(
+    outputs: Sequence[GradientEdge], inputs: Sequence[GradientEdge], grads: Sequence[Tensor]
+) -> list[Tensor]:
     """Gradients at `inputs` for every task: one batched backward, or one backward a task where batching fails."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a slow fallback inside vmap warns; the result is right
-            found = _grads(outputs, inputs, grads, batched=True)
+            found = grads_of(outputs, inputs, grads, batched=True)
     except RuntimeError:
-        rows = [_grads(outputs, inputs, [grad[task] for grad in grads]) for task in range(len(grads[0]))]
-        return [_stack([row[place] for row in rows], edge) for place, edge in enumerate(inputs)]
+        rows = [grads_of(outputs, inputs, [grad[task] for grad in grads]) for task in range(len(grads[0]))]
+        zeros = [zeros_at(edge) for edge in inputs]
+        filled = [[zero if row is None else row for row, zero in zip(found, zeros, strict=True)] for found in rows]
+        return [torch.stack(parts).detach() for parts in zip(*filled, strict=True)]
+    num_tasks = len(grads[0])
     return [
-        _stack([None] * len(grads[0]), edge) if grad is None else grad for grad, edge in zip(found, inputs, strict=True)
+        zeros_at(edge).expand(num_tasks, *zeros_at(edge).shape) if grad is None else grad
+        for grad, edge in zip(found, inputs, strict=True)
     ]
-
-
-def _grads(
-    outputs: Sequence[Edge], inputs: Sequence[Edge], grads: Sequence[Tensor] | None = None, *, batched: bool = False
-) -> Sequence[Tensor | None]:
-    """`torch.autograd.grad`, whose types know no edges as outputs; the graph is kept."""
-    grad: Any = torch.autograd.grad
-    return grad(outputs, inputs, grads, is_grads_batched=batched, retain_graph=True, allow_unused=True)
-
-
-def _stack(rows: Sequence[Tensor | None], edge: Edge) -> Tensor:
-    """Rows (T, ...); a missing one is zero."""
-    known = next((row for row in rows if row is not None), None)
-    if known is None:
-        known = edge if isinstance(edge, Tensor) else _output_like(edge)
-    known = known.detach()
-    return torch.stack([torch.zeros_like(known) if row is None else row.detach() for row in rows])
-
-
-def _output_like(edge: GradientEdge) -> Tensor:
-    metadata = edge.node._input_metadata[edge.output_nr]
-    return torch.zeros(tuple(metadata.shape), dtype=metadata.dtype, device=metadata.device)
-
-
-def _is_nested(frontier: list[GradientEdge]) -> bool:
-    """Whether one edge of the frontier lies below another: gradients there would be counted twice."""
-    targets = {edge.node for edge in frontier}
-    seen: set[Node] = set()
-    stack = [below for edge in frontier for below, _ in edge.node.next_functions if below is not None]
-    while stack:
-        node = stack.pop()
-        if node in targets:
-            return True
-        if node not in seen:
-            seen.add(node)
-            stack.extend(below for below, _ in node.next_functions if below is not None)
-    return False
-
-
-def _key(edge: Edge) -> Any:
-    return id(edge) if isinstance(edge, Tensor) else (edge.node, edge.output_nr)

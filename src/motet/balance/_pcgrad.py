@@ -5,13 +5,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
+from motet.balance._sketch import Source
 from motet.balance._solvers import directions, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class PCGrad(Balancer):
+class PCGrad(GramianBalancer):
     """Takes out of each gradient what points against another one, one other after the other in random order.
 
     Choose it for a mild cure of conflicts that leaves agreeing tasks alone. After a projection an earlier conflict may
@@ -21,6 +23,7 @@ class PCGrad(Balancer):
 
     Args:
         seed: of the stream of orders.
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and T vector operations on (T, T).
@@ -46,15 +49,15 @@ class PCGrad(Balancer):
         Golden(((2.0, 0.0), (-1.0, 0.0)), (0.0, 0.0), "by hand: each is projected to zero"),
     )
 
-    def __init__(self, *, seed: int = 0, skip_bad: bool = False) -> None:
-        super().__init__(skip_bad=skip_bad)
+    def __init__(self, *, seed: int = 0, gramian: Source = "exact", skip_bad: bool = False) -> None:
+        super().__init__(gramian=gramian, skip_bad=skip_bad)
         self.seed = seed
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def update(self, view: View) -> Update:
         """The weights of the sum of the projected gradients."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         num_tasks = len(found.norms)
         parts = torch.eye(num_tasks, dtype=torch.float64)  # row i: the lengths along each task's unit vector in p_i
         along = found.cosines.clone()  # p_i · u_j
@@ -69,6 +72,7 @@ class PCGrad(Balancer):
 
     def reset(self) -> None:
         """Starts the stream of orders again."""
+        super().reset()
         self.steps.zero_()
 
 

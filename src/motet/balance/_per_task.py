@@ -71,6 +71,12 @@ class PerTask(nn.Module):
             else:
                 self.register_buffer(key, row.clone())
 
+    def start(self, tasks: Sequence[str], rows: Tensor) -> None:
+        """Keeps a copy of one row for each task that has none yet."""
+        for task, row in zip(tasks, rows, strict=True):
+            if task not in self:
+                self.set([task], row.unsqueeze(0))
+
     def drop(self, tasks: Sequence[str]) -> None:
         """Forgets some tasks."""
         for task in tasks:

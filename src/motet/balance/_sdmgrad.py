@@ -41,6 +41,7 @@ class SDMGrad(Balancer):
     """
 
     name: ClassVar[str] = "sdmgrad"
+    needs_features = True
     claims: ClassVar[frozenset[str]] = frozenset({"mean when agreeing", "one task is plain"})
     golden: ClassVar[tuple[Golden, ...]] = ()
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from motet.balance._balancer import Balancer, Update
-from motet.balance._per_task import key_of
+from motet.balance._learned import LearnedNumbers
 from motet.balance._view import View
 
 
@@ -35,22 +34,23 @@ class UncertaintyWeighting(Balancer):
 
     def __init__(self, tasks: Sequence[str] = (), *, skip_bad: bool = False) -> None:
         super().__init__(skip_bad=skip_bad)
-        self.log_variances = nn.ParameterDict()
-        self.add_tasks(tasks)
+        self.log_variances = LearnedNumbers(tasks)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that have a noise level."""
+        return self.log_variances.tasks
 
     def add_tasks(self, tasks: Sequence[str]) -> None:
         """Starts the noise level of tasks that have none yet."""
-        for task in tasks:
-            key = key_of(task)
-            if key not in self.log_variances:
-                self.log_variances[key] = nn.Parameter(torch.zeros(()))
+        self.log_variances.add(tasks)
 
     def update(self, view: View) -> Update:
         """The weights of the learned noise levels, whose own gradients are filled here."""
-        self.add_tasks(view.names)
-        for name, loss in zip(view.names, view.losses.tolist(), strict=True):
-            parameter = self.log_variances[key_of(name)]
-            grad = torch.full_like(parameter, 0.5) - 0.5 * torch.exp(-parameter.detach()) * loss
-            parameter.grad = grad if parameter.grad is None else parameter.grad + grad
-        log_variances = torch.stack([self.log_variances[key_of(name)].detach() for name in view.names])
-        return Update(0.5 * torch.exp(-log_variances).to(view.losses), heads=True)
+        weights = 0.5 * torch.exp(-self.log_variances.read(view.names))
+        self.log_variances.add_grads(view.names, 0.5 - weights * view.losses.to(weights))
+        return Update(weights.to(view.losses), heads=True)
+
+    def reset(self) -> None:
+        """Sets every noise level to 1 again."""
+        self.log_variances.reset()

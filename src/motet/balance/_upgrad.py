@@ -5,13 +5,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
+from motet.balance._gramian_method import GramianBalancer
 from motet.balance._solvers import Directions, directions, nonnegative_qp, precision
+from motet.balance._update import Update
 from motet.balance._view import View
 
 
-class UPGrad(Balancer):
+class UPGrad(GramianBalancer):
     """Moves each gradient to the nearest direction that harms no task, and averages what comes out.
 
     Choose it first among the methods of gradients: no task ascends, no task is forgotten, and a larger gradient counts
@@ -20,6 +21,7 @@ class UPGrad(Balancer):
         d = mean_k of the projection of g_k on the cone {x : g_j·x ≥ 0 for all j}
 
     Args:
+        gramian: "exact"; or "sketch" or a `Sketch`, for an estimate from part of the rows.
         skip_bad: leave a task with a NaN or infinite loss out of the step instead of raising.
 
     Cost: the Gramian, and T quadratic programs of T variables, solved together.
@@ -41,7 +43,7 @@ class UPGrad(Balancer):
 
     def update(self, view: View) -> Update:
         """The weights of the mean of the projections."""
-        found = directions(view.gramian, precision(view))
+        found = directions(self.gramian_of(view), precision(view))
         shares = torch.eye(len(found.norms), dtype=torch.float64)
         lengths = found.norms @ (shares + cone_lengths(found, shares)) / len(found.norms)
         return Update((lengths / found.norms).to(view.gramian))

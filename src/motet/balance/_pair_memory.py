@@ -1,4 +1,4 @@
-"""What a method remembers of each task, by the task's name."""
+"""What a method remembers of each pair of tasks, by the tasks' names."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,43 +7,37 @@ import torch
 from torch import Tensor, nn
 
 
-class TaskMemory(nn.Module):
-    """One number a task, or a pair of tasks, that a `state_dict` carries into a fresh instance.
+class PairMemory(nn.Module):
+    """One number for each ordered pair of tasks, that a `state_dict` carries into a fresh instance.
 
-    A task is known from the first time that it is written. Saved is one tensor a task: its number, or its row in the
-    order of the tasks' sorted names.
+    A task is known from the first time that it is asked for. Saved is one tensor a task: its row, in the order of the
+    tasks' sorted names. `PerTask` keeps what belongs to one task.
 
     Args:
-        start: of a task, or a pair, not seen before.
-        pairs: whether a number belongs to an ordered pair of tasks.
+        start: of a pair not seen before.
     """
 
-    def __init__(self, start: float, *, pairs: bool = False) -> None:
+    def __init__(self, start: float) -> None:
         super().__init__()
-        self.start, self.pairs = start, pairs
+        self.start = start
         self.known: list[str] = []
         self.values: Tensor
         self.register_buffer("values", self._fresh(0), persistent=False)
 
     def _fresh(self, size: int) -> Tensor:
-        return torch.full((size, size) if self.pairs else (size,), self.start, dtype=torch.float64)
+        return torch.full((size, size), self.start, dtype=torch.float64)
 
     def read(self, names: Sequence[str]) -> Tensor:
-        """The numbers (T,) or (T, T) of these tasks, float64 on the CPU."""
+        """The numbers (T, T) of these tasks' pairs, float64 on the CPU."""
         self._add(names)
         index = self._places(names)
-        values = self.values.cpu()
-        return values[index][:, index] if self.pairs else values[index]
+        return self.values.cpu()[index][:, index]
 
     def write(self, names: Sequence[str], values: Tensor) -> None:
-        """Keeps the numbers of these tasks."""
+        """Keeps the numbers (T, T) of these tasks' pairs."""
         self._add(names)
         index = self._places(names).to(self.values.device)
-        values = values.detach().to(self.values)
-        if self.pairs:
-            self.values[index.unsqueeze(1), index.unsqueeze(0)] = values
-        else:
-            self.values[index] = values
+        self.values[index.unsqueeze(1), index.unsqueeze(0)] = values.detach().to(self.values)
 
     def reset(self) -> None:
         """Forgets every task."""
