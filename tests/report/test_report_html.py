@@ -28,7 +28,7 @@ def page_of(run) -> Page:
 
 def test_the_sections_come_in_order(build):
     sections = [value["id"] for name, value in page_of(build()).tags if name == "section"]
-    assert sections == ["verdict", "targets", "each", "curves", "conflicts", "schema", "cost", "notes"]
+    assert sections == ["verdict", "targets", "each", "curves", "conflicts", "layers", "schema", "cost", "notes"]
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,10 @@ def _robust(curves: Sequence[Series]) -> list[float]:
     return kept
 
 
-def pair_lines(pairs: Sequence[tuple[str, Sequence[Point]]]) -> Html:
-    """The cosine of some pairs of tasks over training, at most five."""
+def pair_lines(
+    pairs: Sequence[tuple[str, Sequence[Point]]], title: str = "Cosines of the lowest pairs over training"
+) -> Html:
+    """Cosines over training, a line each for some pairs of tasks or some layers, at most five."""
     xs = [x for _, points in pairs for x, _ in points]
     ys = [y for _, points in pairs for _, y in points]
     axes = Axes(52, 24, 420, 180, (min(xs), max(max(xs), min(xs) + 1e-9)), padded([*ys, 0.0]))
@@ -141,4 +143,4 @@ def pair_lines(pairs: Sequence[tuple[str, Sequence[Point]]]) -> Html:
     for index, (name, points) in enumerate(pairs):
         marks = [tag("title", name), axes.line(points, "stroke")]
         parts.append(tag("g", *marks, *(axes.dot(point, "dot", 2.5) for point in points[-1:]), class_=f"p{index % 5}"))
-    return drawing(500, 244, "Cosines of the lowest pairs over training", parts)
+    return drawing(500, 244, title, parts)

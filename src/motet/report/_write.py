@@ -7,6 +7,7 @@ from motet.report._background import conflict_section, curves_section, notes_sec
 from motet.report._card import model_card
 from motet.report._cost import cost_section
 from motet.report._html import Html, tag
+from motet.report._layers_section import layers_section
 from motet.report._outcome import results_section, tasks_section, verdict_section
 from motet.report._read import Run, read_run
 from motet.report._results import Result, read_results
@@ -19,6 +20,7 @@ _CONTENTS = {
     "each": "Each target",
     "curves": "Learning curves",
     "conflicts": "Conflicts",
+    "layers": "Layers",
     "schema": "Schema",
     "cost": "Cost",
     "notes": "Notes",
@@ -56,6 +58,7 @@ def _html(run: Run, results: Sequence[Result], verdict: Verdict) -> Html:
         tasks_section(results),
         curves_section(run, results),
         conflict_section(run, results),
+        layers_section(run, results),
         schema_section(run),
         cost_section(run, results),
         notes_section(run),

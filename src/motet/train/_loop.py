@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from motet.balance import Balancer, cosines, gradient_gramian
+from motet.balance import Balancer
 from motet.data import TableRows
 from motet.models import MultiTaskModel
 from motet.train._best import Best
 from motet.train._checkpoint import Progress, load_checkpoint, save_checkpoint
 from motet.train._clock import Clock, Cost, Meter
+from motet.train._conflicts import ConflictLog
 from motet.train._scores import constant_scores, model_scores
 from motet.train._session import Session
 
 Emit = Callable[[Mapping[str, Any]], None]
 
 STOP_ROWS = 20_000  # more rows than these cost time and tell an evaluation nothing new
-CONFLICT_TASKS = 16  # up to here gradients are compared at the encoder's parameters, above it at the features
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Trainer:
         self.emit = emit
         self.checkpoint = checkpoint
         self.device = next(model.parameters()).device
+        self.conflicts = ConflictLog(model, stage=stage, emit=emit, seed=settings.seed)
         balancer.add_tasks(tuple(model.tasks))
         self.optimizer = _optimizer(model, balancer, settings)
 
@@ -147,7 +148,8 @@ class Trainer:
             session.advance(len(rows), self._step(rows, part_done, session.progress.step))
             if session.evaluation_is_due():
                 self._evaluate(session)
-                self._log_conflicts(rows, session.progress.step)
+                if self.conflicts.is_due(session.meter.read().seconds):
+                    self.conflicts.look(self.rows.take(rows).to(self.device), session.progress.step)
         if session.best.done:
             return "patience"
         if session.losses or not session.best.states:
@@ -165,19 +167,25 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         batch = self.rows.take(rows).to(self.device)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            features = self.model.features(batch.inputs)
-            outputs = self.model.outputs(features)
-        outputs = {name: value.float() for name, value in outputs.items()}
-        losses = self.model.losses(outputs, batch.targets, batch.present)
+        at_features = self.balancer.place == "features"
+        first: dict[str, Tensor] = {}
+
+        def evaluate() -> tuple[dict[str, Tensor], Tensor] | dict[str, Tensor]:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+                features = self.model.features(batch.inputs)
+                outputs = self.model.outputs(features)
+            outputs = {name: value.float() for name, value in outputs.items()}
+            losses = self.model.losses(outputs, batch.targets, batch.present)
+            if not first:
+                first.update((name, loss.detach()) for name, loss in losses.items())
+            return (losses, features) if at_features or self.balancer.needs_features else losses
+
         self.optimizer.zero_grad(set_to_none=True)
-        if self.balancer.place == "features":
-            self.balancer.backward(losses, features=features)
-        else:
-            self.balancer.backward(losses, shared=self.model.encoder.parameters())
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
-        return {name: loss.detach() for name, loss in losses.items()}
+        shared = None if at_features else self.model.encoder.parameters()
+        if self.balancer.backward(evaluate, shared=shared).ready:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            self.optimizer.step()
+        return first
 
     def _evaluate(self, session: Session) -> None:
         meter = Meter()
@@ -197,27 +205,6 @@ class Trainer:
         })  # fmt: skip
         if self.checkpoint is not None and session.progress.due():
             save_checkpoint(self.checkpoint, self.model, self.optimizer, self.balancer, session.best, session.progress)
-
-    def _log_conflicts(self, rows: np.ndarray, step: int) -> None:
-        """Compares the tasks' gradients on the batch that was just learned from."""
-        if len(self.model.tasks) < 2:
-            return
-        self.model.eval()
-        batch = self.rows.take(rows).to(self.device)
-        features = self.model.features(batch.inputs)
-        losses = self.model.losses(self.model.outputs(features), batch.targets, batch.present)
-        if len(losses) < 2:
-            return
-        shared = list(self.model.encoder.parameters()) if len(losses) <= CONFLICT_TASKS else [features]
-        gramian = gradient_gramian(losses, shared)
-        self.emit({
-            "event": "conflict",
-            "stage": self.stage,
-            "step": step,
-            "tasks": list(losses),
-            "cosines": [[round(value, 4) for value in row] for row in cosines(gramian).tolist()],
-            "norms": [round(norm, 6) for norm in gramian.diagonal().sqrt().tolist()],
-        })  # fmt: skip
 
 
 def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
