@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from motet._errors import RequestError, suggest
@@ -15,7 +16,7 @@ class MultiTaskModel(nn.Module):
 
     Args:
         encoder: inputs to features (B, F).
-        sharing: features (B, F) to (T, B, F); called with the numbers of the asked-for tasks.
+        sharing: features (B, F) to (T, B, F'), with F' as its `width`; called with the numbers of the asked-for tasks.
         tasks: fitted tasks with names that differ.
         head_width: size of each head's hidden layer.
 
@@ -62,12 +63,21 @@ class MultiTaskModel(nn.Module):
     def losses(
         self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The mean loss of each task that has a label in the batch; a task without one is left out."""
-        return {
+        """The mean loss of each task that has a label in the batch; a task without one is left out.
+
+        What the sharing module asks for besides, its auxiliary losses of the last forward pass in training, is spread
+        evenly over these tasks: no method takes a regulariser for a task, and equal weights give the plain sum.
+        """
+        found = {
             name: self.tasks[name].masked_loss(outputs[name], targets[name], present[name])
             for name in outputs
             if name in targets and bool(present[name].any())
         }
+        auxiliary = list(getattr(self.sharing, "auxiliary", {}).values())
+        if not auxiliary or not found:
+            return found
+        share = torch.stack(auxiliary).sum() / len(found)
+        return {name: loss + share for name, loss in found.items()}
 
     def _number(self, name: str) -> int:
         if name not in self.tasks:

@@ -1,16 +1,17 @@
 """The candidates of one fit: the shared network, each target's own network, and each target's trees."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from motet.tabular._boosting import Boosting, BoostingRows
-from motet.tabular._network import TrainedNetwork, loop_for, network_estimates, train_network
+from motet.tabular._network import TrainedNetwork, loop_for, network_estimates, shape_for, train_network
 from motet.tabular._prepared import Prepared
 from motet.tasks import Task
 from motet.train import Clock, Cost, Emit, Meter, read_tensors, write_tensors
@@ -50,6 +51,8 @@ class Plan:
 
     Args:
         balance: the balancing method of the shared network.
+        sharing: its sharing architecture; own networks have none.
+        sharing_settings: the architecture's settings, None for its defaults.
         max_epochs: of every network, or None to suit the table.
         seed: of everything.
         threads: processor threads of the trees.
@@ -58,6 +61,8 @@ class Plan:
     """
 
     balance: str
+    sharing: str
+    sharing_settings: Mapping[str, Any] | None
     max_epochs: int | None
     seed: int
     threads: int
@@ -72,6 +77,8 @@ def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit
     halved between the shared network and the own networks, which together get the rows, and so the compute, that the
     shared one used.
     """
+    # A setting that cannot be is found before anything is trained.
+    shape_for(prepared, plan.sharing, plan.sharing_settings).build(prepared.tasks)
     found = Candidates(np.concatenate([prepared.split.choose, prepared.split.test]))
     _train_trees(prepared, plan, clock.part(0.6), emit, found)
     emit({"event": "stage", "stage": "shared", "text": f"Training one network for {len(prepared.tasks)} targets"})
@@ -124,6 +131,7 @@ def _network(
     return train_network(
         prepared,
         tasks,
+        shape=shape_for(prepared, plan.sharing, plan.sharing_settings) if stage == "shared" else shape_for(prepared),
         balance=plan.balance,
         settings=loop_for(int(labelled.sum()), max_epochs=plan.max_epochs, seed=plan.seed),
         clock=clock,

@@ -18,6 +18,7 @@ from motet import __version__
 from motet._errors import MissingExtraError, MotetError, RequestError, RunError, suggest
 from motet.balance import from_name
 from motet.data import encode_targets, fingerprint, read_table
+from motet.models.sharing import settings_of
 from motet.tabular._candidates import Plan, train_candidates
 from motet.tabular._guard import draw_weights, interval
 from motet.tabular._log import RunLog, read_log, write_log
@@ -49,13 +50,16 @@ class FitSettings:
     """What few people set.
 
     Args:
-        balance: balancing method of the shared network, as `motet methods` lists them.
+        balance: balancing method of the shared network, as `motet methods` lists them; wrappers go before it, the
+            outermost first: `f-mtl+cagrad`.
         margin: percent by which the shared model may at most be worse and still serve a target.
         level: share of rows that prediction intervals are to cover.
         max_epochs: of every network; None suits the table.
         resamples: bootstrap resamples of the guard.
         threads: processor threads; None takes those that torch takes.
         device: `cpu`, `cuda`, or None for the best there is.
+        sharing: architecture of the shared network between encoder and heads, as `motet methods` lists them.
+        sharing_settings: settings of that architecture by name, such as {"num_experts": 4}; None for its defaults.
         deploy: `small` serves each target by one model; `best` by a blend of its candidates where that is proven
             better, which keeps all of them in the artefact.
     """
@@ -68,9 +72,12 @@ class FitSettings:
     threads: int | None = None
     device: str | None = None
     deploy: str = "small"
+    sharing: str = "hard"
+    sharing_settings: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         from_name(self.balance)
+        settings_of(self.sharing, self.sharing_settings)
         if self.deploy not in DEPLOYS:
             message = f"deploy is '{self.deploy}'.{suggest(self.deploy, DEPLOYS)} Choose small or best."
             raise RequestError(message)
@@ -193,6 +200,8 @@ class TabularModel:
         threads = settings.threads or torch.get_num_threads()
         plan = Plan(
             settings.balance,
+            settings.sharing,
+            settings.sharing_settings,
             settings.max_epochs,
             self.seed,
             threads,

@@ -1,7 +1,7 @@
 """Networks on tables: the shared one and each target's own, built and trained alike."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from motet.balance import from_name
-from motet.models import HardSharing, MultiTaskModel, TabularEncoder, bin_edges
+from motet.models import MultiTaskModel, TabularEncoder, bin_edges
+from motet.models.sharing import from_name as sharing_from_name
+from motet.models.sharing import settings_of
 from motet.tabular._prepared import Prepared
 from motet.tasks import Task
 from motet.train import Clock, Emit, LoopSettings, Trained, Trainer, estimate, skill
@@ -33,6 +35,8 @@ class NetworkShape:
         category_dim: embedding size of a category column.
         head_width: size of each head's hidden layer.
         dropout: in the residual blocks.
+        sharing: architecture between the encoder and the heads.
+        sharing_settings: its settings.
     """
 
     num_bins: int
@@ -44,6 +48,8 @@ class NetworkShape:
     category_dim: int = 16
     head_width: int = 64
     dropout: float = 0.0
+    sharing: str = "hard"
+    sharing_settings: dict[str, Any] = field(default_factory=dict)
 
     def build(self, tasks: Sequence[Task], edges: Tensor | None = None) -> MultiTaskModel:
         """A network of this shape; without `edges` they wait to be loaded with the weights."""
@@ -59,7 +65,8 @@ class NetworkShape:
                 category_dim=self.category_dim,
                 dropout=self.dropout,
             )
-            return MultiTaskModel(encoder, HardSharing(len(tasks), width=self.width), tasks, head_width=self.head_width)
+            sharing = sharing_from_name(self.sharing, len(tasks), width=self.width, settings=self.sharing_settings)
+            return MultiTaskModel(encoder, sharing, tasks, head_width=self.head_width)
 
     def to_dict(self) -> dict[str, Any]:
         """The shape as plain JSON data."""
@@ -89,7 +96,9 @@ class TrainedNetwork:
         return list(groups.values())
 
 
-def shape_for(prepared: Prepared) -> NetworkShape:
+def shape_for(
+    prepared: Prepared, sharing: str = "hard", sharing_settings: Mapping[str, Any] | None = None
+) -> NetworkShape:
     """A shape that suits the table: smaller and with more dropout where there are few rows."""
     num_rows = len(prepared.split.train)
     return NetworkShape(
@@ -98,6 +107,8 @@ def shape_for(prepared: Prepared) -> NetworkShape:
         category_sizes=tuple(prepared.encoder.category_sizes),
         width=256 if num_rows >= 20_000 else 128,
         dropout=0.0 if num_rows >= 100_000 else 0.1 if num_rows >= 20_000 else 0.2,
+        sharing=sharing,
+        sharing_settings=settings_of(sharing, sharing_settings),  # whole, so that other defaults one day do no harm
     )
 
 
@@ -114,6 +125,7 @@ def train_network(
     prepared: Prepared,
     tasks: Sequence[Task],
     *,
+    shape: NetworkShape,
     balance: str,
     settings: LoopSettings,
     clock: Clock,
@@ -124,7 +136,6 @@ def train_network(
     max_rows: int | None = None,
 ) -> TrainedNetwork:
     """Trains one network for `tasks`, which may be all of the table's or one alone."""
-    shape = shape_for(prepared)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         edges = bin_edges(prepared.features.numbers[prepared.split.train], num_bins=shape.num_bins)

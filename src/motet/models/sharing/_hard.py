@@ -1,11 +1,14 @@
 """Hard sharing: every task reads the same features."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from motet.models.sharing._sharing import Sharing
 
 
-class HardSharing(nn.Module):
+class HardSharing(Sharing):
     """Gives every task the shared features as they are: the baseline that other sharing modules must beat.
 
     Args:
@@ -17,12 +20,11 @@ class HardSharing(nn.Module):
     Source: Caruana, Multitask Learning, Machine Learning 1997.
     """
 
-    def __init__(self, num_tasks: int, *, width: int) -> None:
-        super().__init__()
-        self.num_tasks = num_tasks
-        self.width = width
+    name: ClassVar[str] = "hard"
 
-    def forward(self, features: Tensor, tasks: Sequence[int] | None = None) -> Tensor:
-        """Maps shared features (B, F) to one feature for each asked-for task, (T, B, F)."""
-        count = self.num_tasks if tasks is None else len(tasks)
-        return features.unsqueeze(0).expand(count, *features.shape)
+    def __init__(self, num_tasks: int, *, width: int) -> None:
+        super().__init__(num_tasks, inputs=width, width=width)
+
+    def streams(self, features: Tensor, tasks: Sequence[int]) -> Tensor:
+        """Maps (B, F) to (T, B, F)."""
+        return features.unsqueeze(0).expand(len(tasks), *features.shape)

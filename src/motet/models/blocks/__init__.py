@@ -1,0 +1,33 @@
+"""Blocks: the few parts of which every sharing architecture is made. Streams in, streams out."""
+
+from motet.models.blocks._auxiliary import AUXILIARY
+from motet.models.blocks._dense_routes import FixedRoute, LinearRoute, SigmoidRoute, SoftmaxRoute, SumRoute
+from motet.models.blocks._experts import Experts
+from motet.models.blocks._gate import Gate
+from motet.models.blocks._mix import Levels, Mix
+from motet.models.blocks._routes import Route, Routed
+from motet.models.blocks._scale import ChannelScale, FeatureGate, SqueezeExcitation
+from motet.models.blocks._sparse_routes import DSelectRoute, NestedRoute, TopKRoute
+from motet.models.blocks._stacked import StackedLinear
+
+__all__ = [
+    "AUXILIARY",
+    "ChannelScale",
+    "DSelectRoute",
+    "Experts",
+    "FeatureGate",
+    "FixedRoute",
+    "Gate",
+    "Levels",
+    "LinearRoute",
+    "Mix",
+    "NestedRoute",
+    "Route",
+    "Routed",
+    "SigmoidRoute",
+    "SoftmaxRoute",
+    "SqueezeExcitation",
+    "StackedLinear",
+    "SumRoute",
+    "TopKRoute",
+]

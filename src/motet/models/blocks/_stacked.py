@@ -1,0 +1,50 @@
+"""Many small linear layers as one tensor and one batched product."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from motet.models.blocks._groups import Groups, grouped_product
+
+
+class StackedLinear(nn.Module):
+    """N linear layers of one shape in one batched product, or in one grouped product over rows sorted by layer.
+
+    Args:
+        num_layers: N, how many.
+        inputs: size of the input.
+        outputs: size of the output.
+        bias: whether each layer has one.
+
+    Cost: B · N · inputs · outputs multiplications; with `chosen`, only of the chosen layers.
+    """
+
+    def __init__(self, num_layers: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(num_layers, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(num_layers, 1, outputs).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, inputs: Tensor, chosen: Sequence[int] | None = None) -> Tensor:
+        """Maps (B, inputs), read by every layer, or (N, B, inputs), one for each, to (N, B, outputs)."""
+        weight = pick(self.weight, chosen)
+        rows = inputs.expand(weight.shape[0], *inputs.shape) if inputs.ndim == 2 else inputs
+        if self.bias is None:
+            return torch.bmm(rows, weight)
+        return torch.baddbmm(pick(self.bias, chosen), rows, weight)
+
+    def grouped(self, rows: Tensor, groups: Groups) -> Tensor:
+        """Maps rows (R, inputs), sorted by layer, each through its own layer to (R, outputs)."""
+        products = grouped_product(rows, self.weight, groups)
+        return products if self.bias is None else products.add_(self.bias[groups.members, 0])
+
+
+def pick(stack: Tensor, chosen: Sequence[int] | None) -> Tensor:
+    """The chosen entries of the first axis; a view where they lie side by side."""
+    if chosen is None:
+        return stack
+    first, count = chosen[0], len(chosen)
+    if list(chosen) == list(range(first, first + count)):
+        return stack.narrow(0, first, count)
+    return stack[list(chosen)]

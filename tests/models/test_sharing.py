@@ -1,0 +1,192 @@
+"""What holds for every sharing architecture."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import motet.models.sharing as room
+from motet import RequestError
+from motet.balance import EqualWeighting
+from motet.models import MultiTaskModel
+from motet.models.blocks import _groups
+from motet.models.sharing import HoME, MMoE, Sharing, SkillNet, from_name, methods, settings_of
+from motet.tasks import Binary, Regression
+
+ROWS, WIDTH = 9, 16
+NAMES = sorted(methods())
+
+
+def build(name: str, num_tasks: int = 6, width: int = WIDTH) -> Sharing:
+    torch.manual_seed(0)
+    return from_name(name, num_tasks, width=width)
+
+
+def rows(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*(shape or (ROWS, WIDTH)), generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_room_is_found_whole() -> None:
+    assert {kind.__name__ for kind in methods().values()} <= set(room.__all__)
+    assert {"hard", "cross_stitch", "attention", "mmoe", "cgc", "ple", "dselect_k", "adatt", "stem", "home"} <= set(
+        NAMES
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_feature_for_each_task(name: str) -> None:
+    for num_tasks in (1, 6):
+        net = build(name, num_tasks)
+        assert net(rows()).shape == (num_tasks, ROWS, net.width)
+        for count in (0, 1):
+            found = net(rows(count, WIDTH))
+            assert found.shape == (num_tasks, count, net.width)
+            assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_alone_and_in_a_batch_are_the_same(name: str) -> None:
+    net = build(name).eval()
+    whole = net(rows())
+    for place in (0, 5):
+        torch.testing.assert_close(net(rows()[place : place + 1])[:, 0], whole[:, place], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_some_tasks_are_the_same_as_among_all(name: str) -> None:
+    net = build(name).eval()
+    whole = net(rows())
+    for tasks in ([2], [5, 0], [1, 2, 3], [0, 1, 2, 3, 4, 5]):
+        torch.testing.assert_close(net(rows(), tasks), whole[tasks], rtol=1e-5, atol=1e-6)
+
+
+# Of what all six tasks cost, what one task of them costs at most. Where every task reads every expert, that is all but
+# the gates; PLE's and HoME's shared stream reads all experts below the last level.
+SHARE = {
+    "attention": 0.31, "cgc": 0.28, "channel_scaling": 1 / 6, "home": 0.57, "nested": 0.35, "ple": 0.61,
+    "skillnet": 0.2, "task_gated": 0.4, "task_indicator": 0.38,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "hard"])
+def test_one_task_of_six_costs_what_it_reads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_groups, "_grouped_mm", None)  # torch's counter does not know it; padding counts more
+    net = build(name, width=128).eval()
+    counts = []
+    for tasks in (None, [2]):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net(rows(256, 128), tasks)
+        counts.append(counter.get_total_flops())
+    assert counts[1] <= SHARE.get(name, 0.99) * counts[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_are_rows_and_a_feature_is_their_mean(name: str) -> None:
+    net, tokens = build(name).eval(), rows(4, 5, WIDTH)
+    expected = torch.stack([net(tokens[row]).mean(dim=1) for row in range(4)], dim=1)
+    torch.testing.assert_close(net(tokens), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(net(tokens, [3]), expected[3:4], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_learns_and_a_state_comes_back_whole(name: str) -> None:
+    net = build(name)
+    optimizer = torch.optim.SGD([*net.parameters(), torch.zeros(1, requires_grad=True)], lr=0.1)
+    before = {key: value.clone() for key, value in net.named_parameters()}
+    (net(rows(64, WIDTH)).square().mean() + sum(net.auxiliary.values())).backward() if before else None
+    optimizer.step()
+    still = [key for key, value in net.named_parameters() if torch.equal(value, before[key])]
+    assert still == []
+    torch.manual_seed(1)
+    other = from_name(name, 6, width=WIDTH)
+    other.load_state_dict(net.state_dict())
+    torch.testing.assert_close(other.eval()(rows()), net.eval()(rows()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_near(name: str) -> None:
+    net = build(name).eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = net(rows())
+    expected = net(rows())
+    error = (found.float() - expected).square().mean().sqrt() / expected.square().mean().sqrt()
+    assert float(error.detach()) < 0.1
+
+
+def model(name: str) -> MultiTaskModel:
+    torch.manual_seed(0)
+    tasks = [Regression("a", center=0.0, scale=1.0), Binary("b", classes=(False, True)), Binary("c", classes=(0, 1))]
+    return MultiTaskModel(torch.nn.Linear(4, WIDTH), from_name(name, 3, width=WIDTH), tasks)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("place", ["losses", "features", "shared"])
+def test_balancing_passes_through_and_a_task_may_be_missing(name: str, place: str) -> None:
+    net, inputs = model(name), rows(32, 4)
+    targets = {task: (rows(32, seed=number) > 0).float() for number, task in enumerate("abc", start=1)}
+    present = {task: rows(32, seed=number) > 0 for number, task in enumerate("ab", start=4)}
+    present["c"] = torch.zeros(32, dtype=torch.bool)
+    features = net.features(inputs)
+    losses = net.losses(net.outputs(features), targets, present)
+    assert list(losses) == ["a", "b"]
+    expected = torch.autograd.grad(sum(losses.values()), list(net.parameters()), retain_graph=True, allow_unused=True)
+    if place == "features":
+        EqualWeighting().backward(losses, features=features)
+    else:
+        EqualWeighting().backward(losses, shared=None if place == "losses" else net.encoder.parameters())
+    for parameter, grad in zip(net.parameters(), expected, strict=True):
+        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found, torch.zeros_like(parameter) if grad is None else grad, rtol=1e-4, atol=1e-6)
+
+
+def test_settings_are_plain_data_and_build_the_same_again() -> None:
+    settings = settings_of("ple", {"levels": (8, 4), "num_shared": 1})
+    assert settings == {"num_specific": 2, "num_shared": 1, "levels": [8, 4], "auxiliary": None}
+    net = from_name("ple", 3, width=WIDTH, settings=settings)
+    assert net(rows()).shape == (3, ROWS, 4)
+    assert settings_of("hard") == {}
+
+
+def test_errors_say_what_to_do() -> None:
+    with pytest.raises(RequestError, match=r"no sharing architecture 'mmeo'. Did you mean 'mmoe'"):
+        from_name("mmeo", 2, width=4)
+    with pytest.raises(RequestError, match=r"'mmoe' has no setting 'experts'. Did you mean 'num_experts'"):
+        from_name("mmoe", 2, width=4, settings={"experts": 3})
+    with pytest.raises(RequestError, match=r"The setting 'dims' of 'mmoe' is <function.*lists and tables"):
+        settings_of("mmoe", {"dims": rows})
+    with pytest.raises(RequestError, match=r"shape \(9, 16\) arrived; MMoE was built for \(B, 5\).*width=16"):
+        MMoE(2, width=5)(rows())
+    with pytest.raises(RequestError, match=r"Tasks \[2\] were asked for; there are 2"):
+        MMoE(2, width=WIDTH)(rows(), [2])
+    with pytest.raises(RequestError, match=r"Tasks \[\] were asked for"):
+        MMoE(2, width=WIDTH)(rows(), [])
+    with pytest.raises(RequestError, match=r"0 tasks and features of size 4"):
+        from_name("hard", 0, width=4)
+    for name in ("ple", "cross_stitch", "adatt", "attention"):
+        with pytest.raises(RequestError, match=r"Levels of sizes \[\].*Give \(128, 128\), say"):
+            from_name(name, 2, width=4, settings={"levels": []})
+    with pytest.raises(RequestError, match=r"0 experts a task and 0 shared.*Ask for one of either"):
+        from_name("cgc", 2, width=4, settings={"num_specific": 0, "num_shared": 0})
+    with pytest.raises(RequestError, match=r"0 shared experts.*adatt_sp"):
+        from_name("adatt", 2, width=4, settings={"num_shared": 0})
+    with pytest.raises(RequestError, match=r"0 blocks"):
+        from_name("task_gated", 2, width=4, settings={"num_blocks": 0})
+    with pytest.raises(RequestError, match=r"groups \[\[0\], \[0, 1\]\].*each task once"):
+        HoME(2, width=4, groups=[[0], [0, 1]])
+    with pytest.raises(RequestError, match=r"skills \[\[0\]\].*2 tasks need a list"):
+        SkillNet(2, width=4, skills=[[0]])
+    with pytest.raises(RequestError, match=r"leaves output 1 without an expert"):
+        SkillNet(2, width=4, skills=[[0], []])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_exports_and_compiles_whole(name: str) -> None:
+    net = build(name, 3, width=WIDTH).eval()
+    exported = torch.export.export(net, (rows(),), strict=False).module()
+    torch.testing.assert_close(exported(rows(seed=1)), net(rows(seed=1)), rtol=1e-5, atol=1e-6)
+    torch.compiler.reset()  # one forward serves all classes, and a process compiles it so many times only
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(rows(seed=1), [1]), net(rows(seed=1), [1]), rtol=1e-5, atol=1e-6)
+    net.train()
+    torch.testing.assert_close(compiled(rows(seed=2)), net(rows(seed=2)), rtol=1e-4, atol=1e-5)
