@@ -1,0 +1,28 @@
+"""Merges that learn from rows, with or without labels: they need torch, and a model that turns weights into outputs."""
+
+from motet.merge.learned._adamerging import adamerging
+from motet.merge.learned._atlas import atlas
+from motet.merge.learned._coefficients import LayerWise, Position, TaskWise
+from motet.merge.learned._collect import collect_fisher, collect_grams
+from motet.merge.learned._concrete import ConcreteMask, concrete_task_arithmetic
+from motet.merge.learned._descend import entropy, total_loss
+from motet.merge.learned._logits import fuse_logits
+from motet.merge.learned._merged import Merged
+from motet.merge.learned._positioning import self_positioning
+
+__all__ = [
+    "ConcreteMask",
+    "LayerWise",
+    "Merged",
+    "Position",
+    "TaskWise",
+    "adamerging",
+    "atlas",
+    "collect_fisher",
+    "collect_grams",
+    "concrete_task_arithmetic",
+    "entropy",
+    "fuse_logits",
+    "self_positioning",
+    "total_loss",
+]
