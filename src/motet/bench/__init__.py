@@ -1,0 +1,34 @@
+"""Comparisons: problems, the runner that measures every method on them, and the claims ledger."""
+
+from motet.bench._catalogue import PROBLEMS, contenders, problem_loaders
+from motet.bench._cell import BUDGETS, Budget, run_cell
+from motet.bench._claims import CLAIMS, Claim, ledger
+from motet.bench._gains import Estimate, Gains
+from motet.bench._grid import Grid, Measured, run_grid
+from motet.bench._problem import Problem, Rows, Schedule
+from motet.bench._result import claim_counts, result, summary_rows
+from motet.bench._store import Store
+
+__all__ = [
+    "BUDGETS",
+    "CLAIMS",
+    "PROBLEMS",
+    "Budget",
+    "Claim",
+    "Estimate",
+    "Gains",
+    "Grid",
+    "Measured",
+    "Problem",
+    "Rows",
+    "Schedule",
+    "Store",
+    "claim_counts",
+    "contenders",
+    "ledger",
+    "problem_loaders",
+    "result",
+    "run_cell",
+    "run_grid",
+    "summary_rows",
+]
