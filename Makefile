@@ -4,7 +4,7 @@ BIN := .venv/bin
 ROWS := $(if $(QUICK),--rows 20000,)
 LIMIT := $(if $(QUICK),45s,9m)
 
-.PHONY: demo test lint types imports docs check clean
+.PHONY: demo test lint types imports docs check generate clean
 
 demo: .venv/.base
 	rm -rf demo && mkdir demo
@@ -31,6 +31,10 @@ docs: .venv/.check
 
 check: lint types imports docs
 
+# Method pages, comparison tables, exports, the API list and snapshot: all that follows from the code.
+generate: .venv/.base
+	$(BIN)/python -m generator
+
 clean:
 	rm -rf .venv demo site .cache
 
@@ -44,7 +48,8 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.base
-	$(BIN)/python -m pip install -q --group test
+	$(BIN)/python -m pip install -q --group test --group examples
+	$(BIN)/python -m pip install -q --no-deps --group parity
 	touch $@
 
 # The type checker reads libraries that only tests install (pandas).

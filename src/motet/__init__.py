@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from motet import balance
+    from motet import balance, merge
     from motet._errors import MotetError, RequestError, RunError
     from motet.models import HardSharing, MultiTaskModel, TabularEncoder
     from motet.report import write_report
@@ -41,6 +41,7 @@ __all__ = [
     "__version__",
     "balance",
     "load",
+    "merge",
     "write_report",
 ]
 
@@ -49,7 +50,7 @@ def __getattr__(name: str) -> Any:
     """Loads a public name's room when it is first asked for: `import motet` alone loads nothing heavy."""
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
-    if name in {"balance", "tasks", "models", "data", "train", "tabular", "report"}:
+    if name in {"balance", "merge", "tasks", "models", "data", "train", "tabular", "report"}:
         return importlib.import_module(f"motet.{name}")
     message = f"module 'motet' has no attribute '{name}'"
     raise AttributeError(message)

@@ -12,9 +12,14 @@ ROOMS = (
     "motet.tasks",
     "motet.balance",
     "motet.models",
+    "motet.models.blocks",
+    "motet.models.sharing",
     "motet.data",
     "motet.train",
     "motet.tabular",
+    "motet.merge",
+    "motet.merge.learned",
+    "motet.bench",
     "motet.report",
 )
 SNAPSHOT = Path(__file__).with_name("public_api.txt")

@@ -11,11 +11,19 @@ COMMON = {"--json", "--seed"}
 FLAGS = {
     "fit": {
         "--target", "--out", "--time-limit", "--split", "--split-column", "--role", "--ignore", "--balance", "--margin",
-        "--deploy", "--max-epochs", "--resume",
+        "--deploy", "--max-epochs", "--resume", "--sharing",
     },
     "predict": {"--output", "-o", "--target", "--intervals", "--probabilities", "--keep"},
     "evaluate": {"--target"},
     "report": set(),
+    "merge": {
+        "--method", "--output", "-o", "--plan", "--evaluate", "--keep", "--dtype", "--shard-size", "--resume",
+        "--scale", "--density", "--scope", "--combine", "--drop", "--then", "--weights", "--fraction", "--share",
+        "--power", "--common", "--statistics", "--floor", "--off-diagonal", "--subspace", "--steps", "--rate",
+    },
+    "bench": {
+        "--problems", "--methods", "--seeds", "--data", "--cache", "--out", "--budget", "--threads", "--jobs",
+    },
     "methods": {"--room"},
 }  # fmt: skip
 HEAVY = {"torch", "polars", "lightgbm", "pandas", "matplotlib", "numpy", "pyarrow", "sklearn", "scipy"}

@@ -12,7 +12,7 @@ import pytest
 from motet.cli import main
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 
 
 def blocks(page: Path) -> list[str]:
@@ -107,7 +107,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_the_pages_name_exist(page: Path) -> None:
     named = re.findall(
-        r"`((?:src|tests|docs|benchmarks|examples|train|tabular|data|balance)/[\w/.-]+\.(?:py|md|json))`",
+        r"`((?:src|tests|docs|benchmarks|examples|generator|train|tabular|data|balance)/[\w/.-]+\.(?:py|md|json))`",
         page.read_text(encoding="utf-8"),
     )
     missing = [name for name in named if not any((base / name).exists() for base in (ROOT, ROOT / "src" / "motet"))]

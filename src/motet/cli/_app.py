@@ -26,6 +26,8 @@ app.command("motet.cli._fit:fit", name="fit", help="Fit one table with several t
 app.command("motet.cli._predict:predict", name="predict", help="Predict every target for a table.")
 app.command("motet.cli._evaluate:evaluate", name="evaluate", help="Score a model on a labelled table.")
 app.command("motet.cli._report:report", name="report", help="Write report.html and card.md again.")
+app.command("motet.cli._merge:merge", name="merge", help="Merge fine-tuned checkpoints of one base into one.")
+app.command("motet.cli._bench:bench", name="bench", help="Compare the balancing methods on real problems.")
 app.command("motet.cli._methods:methods", name="methods", help="List the methods that motet knows.")
 
 
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(words: Sequence[str]) -> str:
-    return f"{words[0]} " if words and words[0] in {"fit", "predict", "evaluate", "report", "methods"} else ""
+    known = {"fit", "predict", "evaluate", "report", "merge", "bench", "methods"}
+    return f"{words[0]} " if words and words[0] in known else ""
 
 
 def _stopped(words: Sequence[str]) -> str:
@@ -71,6 +74,10 @@ def _stopped(words: Sequence[str]) -> str:
         out = words[words.index("--out") + 1]
         if (Path(out) / "run.json").exists():
             return f"Stopped. What was done is kept in '{out}': the same command with --resume goes on from there."
+    if words[:1] == ["merge"] and "--plan" not in words:
+        return "Stopped. No output was made, and what was merged is kept: the same command with --resume goes on."
+    if words[:1] == ["bench"]:
+        return "Stopped. What was measured is kept: the same command goes on from there."
     return "Stopped. Nothing was written."
 
 

@@ -33,7 +33,11 @@ def fit(
         list[str] | None, Parameter(negative="", help="NAME=ROLE: overrides what the schema decided.")
     ] = None,
     ignore: Annotated[list[str] | None, Parameter(negative="", help="A column to leave out; repeat it.")] = None,
-    balance: Annotated[str | None, Parameter(help="Balancing method of the shared network; see motet methods.")] = None,
+    balance: Annotated[
+        str | None,
+        Parameter(help="Balancing method of the shared network, such as f-mtl+cagrad; see motet methods."),
+    ] = None,
+    sharing: Annotated[str | None, Parameter(help="Architecture of the shared network; see motet methods.")] = None,
     margin: Annotated[float | None, Parameter(help="Percent that sharing may cost a target.")] = None,
     deploy: Annotated[
         Literal["small", "best"] | None, Parameter(help="One model a target, or a blend where that is proven better.")
@@ -58,7 +62,9 @@ def fit(
     from motet.report import write_report
     from motet.tabular import FitSettings, TabularModel
 
-    chosen: dict[str, Any] = {"balance": balance, "margin": margin, "max_epochs": max_epochs, "deploy": deploy}
+    chosen: dict[str, Any] = {
+        "balance": balance, "sharing": sharing, "margin": margin, "max_epochs": max_epochs, "deploy": deploy,
+    }  # fmt: skip
     settings = FitSettings(**{name: value for name, value in chosen.items() if value is not None})
     model = TabularModel(
         target,

@@ -1,6 +1,7 @@
 """`motet methods`."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -8,12 +9,12 @@ from cyclopts import Parameter
 from motet._errors import RequestError, suggest
 from motet.cli._output import Common, print_json, print_table
 
-ROOMS = {"balance": "motet.balance", "tasks": "motet.tasks"}
+ROOMS = {"balance": "motet.balance", "merge": "motet.merge", "sharing": "motet.models.sharing", "tasks": "motet.tasks"}
 
 
 def methods(
     *,
-    room: Annotated[str | None, Parameter(help="Only this room: balance or tasks.")] = None,
+    room: Annotated[str | None, Parameter(help="Only this room: balance, merge, sharing or tasks.")] = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """List the methods that motet knows: what each is for, and where it comes from."""
@@ -24,18 +25,38 @@ def methods(
     if common.json:
         print_json({"methods": found})
     else:
-        print_table(["room", "name", "what it does", "source"], [tuple(entry.values()) for entry in found])
+        columns = ("room", "use", "summary", "source")
+        rows = [tuple(entry[column] for column in columns) for entry in found]
+        print_table(["room", "name", "what it does", "source"], rows)
 
 
 def _entries(room: str) -> list[dict[str, str]]:
+    around: Mapping[str, type] = {}
     if room == "balance":
         from motet.balance import methods as kinds
+        from motet.balance import wrappers
 
-        found = kinds()
+        around = wrappers()
+        found = kinds() | around
+    elif room == "merge":
+        from motet.merge import methods as merges
+
+        found = merges()
+    elif room == "sharing":
+        from motet.models.sharing import methods as architectures
+
+        found = architectures()
     else:
         from motet.tasks import KINDS as found  # noqa: N811
     return [
-        {"room": room, "name": name, "summary": _summary(kind), "source": _source(kind)} for name, kind in found.items()
+        {
+            "room": room,
+            "name": name,
+            "use": f"{name}+METHOD" if name in around else name,
+            "summary": _summary(kind),
+            "source": _source(kind),
+        }
+        for name, kind in found.items()
     ]
 
 

@@ -1,0 +1,36 @@
+"""Which files are generated, and what they should hold."""
+
+from pathlib import Path
+
+from generator._chooser import chooser
+from generator._facts import all_facts
+from generator._lists import api_page, exports
+from generator._measured import Measured
+from generator._overview import overview
+from generator._page import page
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "methods"
+CHOOSER = ROOT / "docs" / "choose.md"
+API = ROOT / "docs" / "api.md"
+EXPORTS = ROOT / "src" / "motet" / "balance" / "__init__.py"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def outputs() -> dict[Path, str]:
+    """Every generated file with the text that it should hold."""
+    facts, measured = all_facts(), Measured.read(RESULTS)
+    found = {PAGES / f"{fact.name}.md": page(fact, measured) for fact in facts}
+    found[PAGES / "index.md"] = overview(facts, measured)
+    found[CHOOSER] = chooser(CHOOSER.read_text(encoding="utf-8"), facts, measured)
+    found[API] = api_page(API.read_text(encoding="utf-8"), facts)
+    found[EXPORTS] = exports(EXPORTS.read_text(encoding="utf-8"), facts)
+    return found
+
+
+def stale() -> list[str]:
+    """Paths from the root of generated files that differ from what they should hold, or that nothing makes any more."""
+    texts = outputs()
+    differing = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    left = [path for path in sorted(PAGES.glob("*.md")) if path not in texts]
+    return [path.relative_to(ROOT).as_posix() for path in (*differing, *left)]
