@@ -1,6 +1,7 @@
 import argparse
 import json
 import sys
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -78,6 +79,9 @@ def test_motets_classes_are_put_in_the_order_of_the_truth(monkeypatch, tmp_path)
     class Model:
         """Stands in for motet.TabularModel: knows its classes in another order, and lacks one."""
 
+        metrics_: ClassVar = {"tasks": {"grade": {"served_by": "shared"}}, "seconds": {"total": 1.0}}
+        run_: ClassVar = {"notes": ["a note"]}
+
         def __init__(self, **settings):
             assert settings["split_column"] == "split"
             assert [target.name for target in settings["targets"]] == ["grade"]
@@ -107,4 +111,5 @@ def test_motets_classes_are_put_in_the_order_of_the_truth(monkeypatch, tmp_path)
     encoded = Encoded(Dataset("tiny", frame, (("grade", "multiclass"),)))
     contender = _cell._fit_motet(encoded, _cell.Cell("tiny", "motet", 0, 1, 1.0))
     assert contender.artefact_bytes == 5
+    assert contender.notes == ["grade: shared", "a note", '{"total": 1.0}']
     assert contender.estimate(frame.select("x"))["grade"].tolist() == [[0.1, 0.0, 0.9]] * 3
