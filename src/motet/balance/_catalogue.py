@@ -1,11 +1,9 @@
 """Every method in this room, found by walking it."""
 
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Mapping
 from typing import TypeVar
 
+from motet._discovery import named_classes
 from motet._errors import RequestError, suggest
 from motet.balance._balancer import Balancer
 from motet.balance._wrapper import Wrapper
@@ -54,11 +52,4 @@ def _kind(name: str, known: Mapping[str, Kind]) -> Kind:
 
 
 def _walk() -> dict[str, type[Balancer]]:
-    package = importlib.import_module("motet.balance")
-    found: dict[str, type[Balancer]] = {}
-    for module_info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"motet.balance.{module_info.name}")
-        for _, kind in inspect.getmembers(module, inspect.isclass):
-            if issubclass(kind, Balancer) and not inspect.isabstract(kind) and kind.__module__ == module.__name__:
-                found[kind.name] = kind
-    return dict(sorted(found.items()))
+    return named_classes("motet.balance", Balancer)

@@ -16,7 +16,10 @@ def notes_on(metrics: Mapping[str, Any], prepared: Prepared) -> list[str]:
     for name, found in metrics["tasks"].items():
         if found["predictable"] is None:
             count = metrics["rows"]["labelled"][name]["test"]
-            notes.append(f"'{name}' has too few labelled test rows ({count}) to tell whether it is predictable.")
+            notes.append(
+                f"'{name}' has too few labelled test rows ({count}), or rows too like their neighbours, to tell whether "
+                "it is predictable."
+            )
         elif not found["predictable"]:
             notes.append(f"'{name}' is not predictable from these columns: the served model does not beat a constant.")
     notes += _order_notes(prepared)

@@ -103,8 +103,10 @@ class Resampled:
         sequence = self.prepared.sequence(self.rows[present])
         block = 1
         if self.prepared.groups is None:
-            errors = {name: row_errors(task, part, targets)[sequence] for name, part in estimates.items()}
-            pairs = itertools.combinations(errors.values(), 2)
+            # Not the constant: where a table is sorted by its target, that one's errors follow the target.
+            candidates = [part for name, part in estimates.items() if name != "constant"]
+            errors = [row_errors(task, part, targets)[sequence] for part in candidates]
+            pairs = itertools.combinations(errors, 2)
             block = max((block_length(one - other) for one, other in pairs), default=1)
         together = self.prepared.draws(self.rows, block=block)
         if block not in self._weights:
@@ -115,7 +117,7 @@ class Resampled:
         return HeldOut(task, estimates, targets, self._weights[block][:, present], draws=draws)
 
     def halves(self, present: np.ndarray) -> np.ndarray:
-        """Which half each labelled row is in: earlier or later in the rows' order, groups kept together."""
+        """Which half each labelled row is in: every other of twenty stretches of rows, or every other group."""
         together = self.prepared.draws(self.rows)
         if together is not None:
             return np.unique(together[present], return_inverse=True)[1] % 2 == 0

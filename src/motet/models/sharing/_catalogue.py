@@ -1,26 +1,18 @@
 """Every architecture in this room, found by walking it."""
 
-import importlib
 import inspect
 import json
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from motet._discovery import named_classes
 from motet._errors import RequestError, suggest
 from motet.models.sharing._sharing import Sharing
 
 
 def methods() -> dict[str, type[Sharing]]:
     """Each architecture by the name that selects it in files and on the command line."""
-    package = importlib.import_module("motet.models.sharing")
-    found: dict[str, type[Sharing]] = {}
-    for module_info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"motet.models.sharing.{module_info.name}")
-        for _, kind in inspect.getmembers(module, inspect.isclass):
-            if issubclass(kind, Sharing) and not inspect.isabstract(kind) and kind.__module__ == module.__name__:
-                found[kind.name] = kind
-    return dict(sorted(found.items()))
+    return named_classes("motet.models.sharing", Sharing)
 
 
 def settings_of(name: str, chosen: Mapping[str, Any] | None = None) -> dict[str, Any]:
