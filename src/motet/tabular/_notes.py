@@ -17,8 +17,8 @@ def notes_on(metrics: Mapping[str, Any], prepared: Prepared) -> list[str]:
         if found["predictable"] is None:
             count = metrics["rows"]["labelled"][name]["test"]
             notes.append(
-                f"'{name}' has too few labelled test rows ({count}), or rows too like their neighbours, to tell whether "
-                "it is predictable."
+                f"'{name}' has too few labelled test rows ({count}), or rows too like their neighbours, to tell "
+                "whether it is predictable."
             )
         elif not found["predictable"]:
             notes.append(f"'{name}' is not predictable from these columns: the served model does not beat a constant.")
