@@ -21,7 +21,7 @@ from motet.balance._modo import MoDo
 from motet.balance._momentum_config import MomentumConFIG, conflict_free
 from motet.balance._samgs import SAMGS
 from motet.balance._sdmgrad import SDMGrad, descend
-from motet.balance._simplex import project_on_simplex
+from motet.balance.parts._simplex import project_on_simplex
 
 Run = tuple[list[np.ndarray], list[np.ndarray]]
 

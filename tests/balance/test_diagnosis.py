@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from motet import RequestError
 from motet.balance import Diagnosis
-from motet.balance._nuclear import EXACT, LEADING, spectrum
+from motet.balance.diagnosis._nuclear import EXACT, LEADING, spectrum
 
 ROWS = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(3, 2, 7, 7, generator=torch.Generator().manual_seed(2))
@@ -177,7 +177,7 @@ def test_it_observes_only_the_steps_that_are_due(monkeypatch: pytest.MonkeyPatch
     assert [record["step"] for record in diagnosis.records] == [0, 3, 6]
     diagnosis.reset()
     assert diagnosis.records == []
-    monkeypatch.setattr("motet.balance._diagnosis.Passes", None)  # whoever called it now would fail
+    monkeypatch.setattr("motet.balance.diagnosis._diagnosis.Passes", None)  # whoever called it now would fail
     assert diagnosis.observe(losses_of(trunk(ROWS)), step=100) is None
 
 

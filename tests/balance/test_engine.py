@@ -9,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from motet import RequestError
 from motet.balance import Balancer, Update, UPGrad, View, gradient_gramian
-from motet.balance._layers import LinearLayer, PlainLayer
-from motet.balance._passes import Passes
+from motet.balance.engine._layers import LinearLayer, PlainLayer
+from motet.balance.engine._passes import Passes
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.25], dtype=torch.float64)
 

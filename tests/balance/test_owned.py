@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from motet.balance import UPGrad
-from motet.balance._layers import EmbeddingLayer
-from motet.balance._owned import OwnedLinearLayer
-from motet.balance._passes import Passes
-from motet.balance._plans import _Reshaped
+from motet.balance.engine._layers import EmbeddingLayer
+from motet.balance.engine._owned import OwnedLinearLayer
+from motet.balance.engine._passes import Passes
+from motet.balance.engine._plans import _Reshaped
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.25], dtype=torch.float64)
 SIZES = (3, 5, 4)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from motet import RequestError
-from motet.balance._per_task import PerTask, key_of, task_of
+from motet.balance.parts._per_task import PerTask, key_of, task_of
 
 NAMES = ["a", "b.c", "keys", "", "50%", "%2E", "task:a", "training", "ü x", "_buffers"]
 

@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from motet import RequestError
 from motet.balance import CAGrad, Sketch, UPGrad, cosines, methods, sketch_error
-from motet.balance._gramian_method import GramianBalancer
-from motet.balance._passes import Passes
-from motet.balance._plans import Delta
-from motet.balance._rows import CoupledError, Rows
-from motet.balance._sketch import _projection, estimate
+from motet.balance.engine._passes import Passes
+from motet.balance.engine._plans import Delta
+from motet.balance.engine._rows import CoupledError, Rows
+from motet.balance.engine._sketch import _projection, estimate
+from motet.balance.parts._gramian_method import GramianBalancer
 
 GRAMIAN = [name for name, kind in methods().items() if issubclass(kind, GramianBalancer)]
 Forward = Callable[[nn.Module, Tensor], Tensor]

@@ -22,8 +22,8 @@ from motet.balance._mgda import MGDA, min_norm_weights
 from motet.balance._nashmtl import NashMTL, bargaining_weights
 from motet.balance._ntkmtl import NTKMTLSR
 from motet.balance._pcgrad import PCGrad, random_orders
-from motet.balance._solvers import directions, nonnegative_qp
 from motet.balance._upgrad import cone_lengths
+from motet.balance.parts._solvers import directions, nonnegative_qp
 
 FEW = (1, 2, 3, 5, 9)
 HARD = ("random", "agreeing", "opposed", "duplicate", "zero", "scales", "wide", "rank one")

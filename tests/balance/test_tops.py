@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from motet.balance._graph import read_above
-from motet.balance._top_pass import TopPass, read_tops
-from motet.balance._view import View
+from motet.balance.engine._graph import read_above
+from motet.balance.engine._top_pass import TopPass, read_tops
+from motet.balance.engine._view import View
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.25], dtype=torch.float64)
 Losses = Callable[[Tensor, nn.ModuleList], list[Tensor]]

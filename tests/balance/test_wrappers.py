@@ -41,8 +41,8 @@ from motet.balance import (
     methods,
     wrappers,
 )
-from motet.balance._accumulation import Share
-from motet.balance._repmtl import alignment, entropy
+from motet.balance.around._accumulation import Share
+from motet.balance.around._repmtl import alignment, entropy
 from motet.data import Features, TableRows
 from motet.models import HardSharing, MultiTaskModel, TabularEncoder, bin_edges
 from motet.tasks import Binary, Regression

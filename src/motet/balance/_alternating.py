@@ -9,8 +9,8 @@ from torch import Tensor
 from motet._errors import RequestError
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._per_task import PerTask
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._per_task import PerTask
 
 
 class Alternating(Balancer):

@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from motet.balance._apply import apply, spoil
-from motet.balance._batch import Batch, Closure, Losses, read_batch
 from motet.balance._claims import Golden
-from motet.balance._meeting import settle
-from motet.balance._ranks import Ranks
-from motet.balance._setting import OverflowedError, own_gradients
-from motet.balance._update import Step, Update
-from motet.balance._view import View
+from motet.balance.engine._apply import apply, spoil
+from motet.balance.engine._batch import Batch, Closure, Losses, read_batch
+from motet.balance.engine._meeting import settle
+from motet.balance.engine._ranks import Ranks
+from motet.balance.engine._setting import OverflowedError, own_gradients
+from motet.balance.engine._update import Step, Update
+from motet.balance.engine._view import View
 
 __all__ = ["Balancer", "Step", "Update"]
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 from motet._discovery import named_classes
 from motet._errors import RequestError, suggest
 from motet.balance._balancer import Balancer
-from motet.balance._wrapper import Wrapper
+from motet.balance.around._wrapper import Wrapper
 
 Kind = TypeVar("Kind")
 
@@ -52,4 +52,4 @@ def _kind(name: str, known: Mapping[str, Kind]) -> Kind:
 
 
 def _walk() -> dict[str, type[Balancer]]:
-    return named_classes("motet.balance", Balancer)
+    return named_classes("motet.balance", Balancer) | named_classes("motet.balance.around", Balancer)

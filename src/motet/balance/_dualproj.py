@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 from motet.balance._claims import Golden
-from motet.balance._gramian_method import GramianBalancer
-from motet.balance._solvers import directions, precision
-from motet.balance._update import Update
 from motet.balance._upgrad import cone_lengths
-from motet.balance._view import View
+from motet.balance.engine._update import Update
+from motet.balance.engine._view import View
+from motet.balance.parts._gramian_method import GramianBalancer
+from motet.balance.parts._solvers import directions, precision
 
 
 class DualProj(GramianBalancer):

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from motet.balance._balancer import Balancer, Update
-from motet.balance._view import View
+from motet.balance.engine._view import View
 
 
 class EqualWeighting(Balancer):

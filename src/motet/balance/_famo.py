@@ -8,11 +8,11 @@ from torch import Tensor
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._meeting import whole_losses
-from motet.balance._per_task import PerTask
-from motet.balance._positive import FLOOR, check_positive, positive_losses
-from motet.balance._ranks import Ranks
-from motet.balance._view import View
+from motet.balance.engine._meeting import whole_losses
+from motet.balance.engine._ranks import Ranks
+from motet.balance.engine._view import View
+from motet.balance.parts._per_task import PerTask
+from motet.balance.parts._positive import FLOOR, check_positive, positive_losses
 
 
 class FAMO(Balancer):

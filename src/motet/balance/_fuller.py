@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from motet._errors import RequestError
-from motet.balance._apply import add_grad
-from motet.balance._ascent import norm_of
 from motet.balance._balancer import Balancer, Step, Update
-from motet.balance._batch import Batch, leaves_of
 from motet.balance._claims import Golden
 from motet.balance._imtlg import impartial_weights
-from motet.balance._solvers import directions, precision
-from motet.balance._view import View
+from motet.balance.engine._apply import add_grad
+from motet.balance.engine._batch import Batch, leaves_of
+from motet.balance.engine._view import View
+from motet.balance.parts._ascent import norm_of
+from motet.balance.parts._solvers import directions, precision
 
 
 class FULLER(Balancer):

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._conflict import cosines
-from motet.balance._coordinates import gradient_rows, inner_products, norms, sorted_gramian
-from motet.balance._per_task import PerTask
-from motet.balance._view import View
+from motet.balance.engine._conflict import cosines
+from motet.balance.engine._view import View
+from motet.balance.parts._coordinates import gradient_rows, inner_products, norms, sorted_gramian
+from motet.balance.parts._per_task import PerTask
 
 _WEAK, _MAIN, _CRITICAL = 0.0, -0.5, -0.8
 _DOMINANCE = 3

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._view import View
+from motet.balance.engine._view import View
 
 
 class GradDrop(Balancer):

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from motet.balance._claims import Golden
-from motet.balance._gramian_method import GramianBalancer
-from motet.balance._pair_memory import PairMemory
 from motet.balance._pcgrad import random_orders
-from motet.balance._sketch import Source
-from motet.balance._solvers import directions, precision
-from motet.balance._update import Update
-from motet.balance._view import View
+from motet.balance.engine._sketch import Source
+from motet.balance.engine._update import Update
+from motet.balance.engine._view import View
+from motet.balance.parts._gramian_method import GramianBalancer
+from motet.balance.parts._pair_memory import PairMemory
+from motet.balance.parts._solvers import directions, precision
 
 _LIMIT = 1 - 1e-6  # a target of one would ask for an infinite multiple of the other gradient
 

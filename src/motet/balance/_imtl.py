@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from motet.balance._gramian_method import GramianBalancer
 from motet.balance._imtlg import impartial_weights
-from motet.balance._learned import LearnedNumbers
-from motet.balance._sketch import Source
-from motet.balance._solvers import directions, precision
-from motet.balance._update import Update
-from motet.balance._view import View
+from motet.balance.engine._sketch import Source
+from motet.balance.engine._update import Update
+from motet.balance.engine._view import View
+from motet.balance.parts._gramian_method import GramianBalancer
+from motet.balance.parts._learned import LearnedNumbers
+from motet.balance.parts._solvers import directions, precision
 
 
 class IMTL(GramianBalancer):

@@ -7,8 +7,8 @@ import torch
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._learned import LearnedNumbers
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._learned import LearnedNumbers
 
 
 class IMTLL(Balancer):

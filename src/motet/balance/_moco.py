@@ -6,10 +6,10 @@ import torch
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._coordinates import gradient_rows, inner_products, inverse, norms
-from motet.balance._per_task import PerTask
-from motet.balance._simplex import project_on_simplex
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._coordinates import gradient_rows, inner_products, inverse, norms
+from motet.balance.parts._per_task import PerTask
+from motet.balance.parts._simplex import project_on_simplex
 
 
 class MoCo(Balancer):

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._folds import fold_rows
-from motet.balance._per_task import PerTask
-from motet.balance._simplex import project_on_simplex
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._folds import fold_rows
+from motet.balance.parts._per_task import PerTask
+from motet.balance.parts._simplex import project_on_simplex
 
 
 class MoDo(Balancer):

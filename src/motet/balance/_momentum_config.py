@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from motet.balance._balancer import Balancer, Step, Update
-from motet.balance._batch import Batch
 from motet.balance._claims import Golden
-from motet.balance._coordinates import gradient_rows, inner_products, inverse, norms
-from motet.balance._per_task import PerTask
-from motet.balance._view import View
+from motet.balance.engine._batch import Batch
+from motet.balance.engine._view import View
+from motet.balance.parts._coordinates import gradient_rows, inner_products, inverse, norms
+from motet.balance.parts._per_task import PerTask
 
 
 class MomentumConFIG(Balancer):

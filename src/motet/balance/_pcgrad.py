@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from motet.balance._claims import Golden
-from motet.balance._gramian_method import GramianBalancer
-from motet.balance._sketch import Source
-from motet.balance._solvers import directions, precision
-from motet.balance._update import Update
-from motet.balance._view import View
+from motet.balance.engine._sketch import Source
+from motet.balance.engine._update import Update
+from motet.balance.engine._view import View
+from motet.balance.parts._gramian_method import GramianBalancer
+from motet.balance.parts._solvers import directions, precision
 
 
 class PCGrad(GramianBalancer):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from motet.balance._balancer import Balancer, Update
-from motet.balance._view import View
+from motet.balance.engine._view import View
 
 
 class RandomLossWeighting(Balancer):

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._coordinates import gradient_rows, inverse, norms
-from motet.balance._per_task import PerTask
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._coordinates import gradient_rows, inverse, norms
+from motet.balance.parts._per_task import PerTask
 
 
 class SAMGS(Balancer):

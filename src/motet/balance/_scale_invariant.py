@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._positive import positive_losses
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._positive import positive_losses
 
 
 class ScaleInvariant(Balancer):

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from motet.balance._balancer import Balancer, Update
 from motet.balance._claims import Golden
-from motet.balance._per_task import PerTask
-from motet.balance._positive import positive_losses
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._per_task import PerTask
+from motet.balance.parts._positive import positive_losses
 
 
 class STCH(Balancer):

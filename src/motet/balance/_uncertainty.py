@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 
 from motet.balance._balancer import Balancer, Update
-from motet.balance._learned import LearnedNumbers
-from motet.balance._view import View
+from motet.balance.engine._view import View
+from motet.balance.parts._learned import LearnedNumbers
 
 
 class UncertaintyWeighting(Balancer):

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from motet.balance._claims import Golden
-from motet.balance._gramian_method import GramianBalancer
-from motet.balance._solvers import Directions, directions, nonnegative_qp, precision
-from motet.balance._update import Update
-from motet.balance._view import View
+from motet.balance.engine._update import Update
+from motet.balance.engine._view import View
+from motet.balance.parts._gramian_method import GramianBalancer
+from motet.balance.parts._solvers import Directions, directions, nonnegative_qp, precision
 
 
 class UPGrad(GramianBalancer):

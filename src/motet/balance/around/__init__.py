@@ -1,0 +1,1 @@
+"""Methods that go around a method, one file each."""

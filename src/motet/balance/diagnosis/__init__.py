@@ -1,0 +1,1 @@
+"""Who pulls against whom in which layer, watched while a model trains."""

@@ -1,0 +1,1 @@
+"""What several methods are made of: solvers, state by task, gradients by coordinate."""
