@@ -1,5 +1,6 @@
 """`motet methods`."""
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Annotated
@@ -9,12 +10,18 @@ from cyclopts import Parameter
 from motet._errors import RequestError, suggest
 from motet.cli._output import Common, print_json, print_table
 
-ROOMS = {"balance": "motet.balance", "merge": "motet.merge", "sharing": "motet.models.sharing", "tasks": "motet.tasks"}
+ROOMS = {
+    "balance": "motet.balance",
+    "merge": "motet.merge",
+    "sharing": "motet.models.sharing",
+    "adapters": "motet.models.adapters",
+    "tasks": "motet.tasks",
+}
 
 
 def methods(
     *,
-    room: Annotated[str | None, Parameter(help="Only this room: balance, merge, sharing or tasks.")] = None,
+    room: Annotated[str | None, Parameter(help="Only this room: balance, merge, sharing, adapters or tasks.")] = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """List the methods that motet knows: what each is for, and where it comes from."""
@@ -31,23 +38,9 @@ def methods(
 
 
 def _entries(room: str) -> list[dict[str, str]]:
-    around: Mapping[str, type] = {}
-    if room == "balance":
-        from motet.balance import methods as kinds
-        from motet.balance import wrappers
-
-        around = wrappers()
-        found = kinds() | around
-    elif room == "merge":
-        from motet.merge import methods as merges
-
-        found = merges()
-    elif room == "sharing":
-        from motet.models.sharing import methods as architectures
-
-        found = architectures()
-    else:
-        from motet.tasks import KINDS as found  # noqa: N811
+    module = importlib.import_module(ROOMS[room])
+    around: Mapping[str, type] = module.wrappers() if room == "balance" else {}
+    found: Mapping[str, type] = module.KINDS if room == "tasks" else {**module.methods(), **around}
     return [
         {
             "room": room,
