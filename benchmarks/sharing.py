@@ -26,8 +26,9 @@ SPARSE = ((16, 4, 1024, 256), (16, 4, 128, 64), (8, 2, 128, 64))  # experts, cho
 BATCHES = (32, 256, 2048)
 TASKS = 6
 ONE_OF_SIX = (
-    ("cgc", {}), ("ple", {}), ("home", {}), ("task_gated", {}), ("task_gated", {"num_blocks": 3}), ("nested", {}),
-    ("skillnet", {}), ("attention", {}), ("mmoe", {}),
+    ("cgc", {}), ("ple", {}), ("ple", {"shared_reads": "shared"}), ("home", {}), ("task_gated", {}),
+    ("task_gated", {"num_blocks": 3}), ("nested", {}), ("skillnet", {}), ("attention", {}), ("mmoe", {}),
+    ("cascaded", {}), ("bridged", {}), ("task_expert", {}), ("ecmt", {}), ("dtrn", {}),
 )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def sparse(num_experts: int, k: int, width: int, middle: int, batch: int, repeat
     return cells
 
 
-def one_task(name: str, settings: dict[str, int], batch: int, repeats: int) -> dict[str, object]:
+def one_task(name: str, settings: dict[str, int | str], batch: int, repeats: int) -> dict[str, object]:
     """The time of one task's forward pass over that of all six."""
     torch.manual_seed(0)
     net = from_name(name, TASKS, width=256, settings=settings).eval()

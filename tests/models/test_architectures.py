@@ -7,13 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from motet.models.blocks import Experts, Gate, Mix
+from motet import RequestError
+from motet.models.blocks import Experts, Gate, Mix, TokenAttention
 from motet.models.sharing import (
     CGC,
+    DTRN,
     PLE,
     STEM,
     AdaTT,
     AdaTTSp,
+    Bridged,
+    CascadedGroups,
     ChannelScaling,
     CrossStitch,
     DSelectK,
@@ -24,6 +28,7 @@ from motet.models.sharing import (
     Sharing,
     SkillNet,
     TaskAttention,
+    TaskExpert,
     TaskGated,
     TaskIndicator,
 )
@@ -246,6 +251,105 @@ def nested(net: NestedExperts, rows: Tensor) -> list[Tensor]:
     return found
 
 
+def bridged(net: Bridged, rows: Tensor) -> list[Tensor]:
+    """Groups [0, 2] and [1], three levels."""
+    streams = [rows, rows]
+    for number, branch in enumerate(net.branches):
+        streams = [mlp(branch, group, streams[group]) for group in range(2)]
+        if number < 2:
+            cross = net.bridges[number].cross
+            streams = [streams[group] + linear(cross, group, streams[1 - group].detach()) for group in range(2)]
+    return [streams[0], streams[1], streams[0]]
+
+
+def cascaded(net: CascadedGroups, rows: Tensor) -> list[Tensor]:
+    """Groups [0, 1] and [2]; the best 2 of 4 experts, then 2 of each group's own."""
+    values, streams = [mlp(net.common.experts, number, rows) for number in range(4)], []
+    for group in range(2):
+        shares = scores(net.common.route.gate, group, rows).softmax(dim=-1)
+        kept = shares * (shares >= shares.topk(2, dim=-1).values[:, -1:])
+        streams.append(total(kept, values))
+    found = []
+    for task, group in enumerate([0, 0, 1]):
+        own = [mlp(net.own.experts, number, streams[number // 2]) for number in range(4)]
+        found.append(softmax_of(net.own, task, streams[group], own, [2 * group, 2 * group + 1]))
+    return found
+
+
+def task_expert(net: TaskExpert, rows: Tensor) -> list[Tensor]:
+    memory = [net.start[task].expand(len(rows), -1) for task in range(TASKS)]
+    for layer, experts, route, write in zip(net.shared, net.experts, net.routes, net.write, strict=True):
+        rows = torch.relu(rows @ layer.weight.T + layer.bias)
+        values = [mlp(experts, number, rows) for number in range(3)]
+        for task in range(TASKS):
+            shares = scores(route.gate, task, rows).softmax(dim=-1)
+            read = total(shares, [*values, memory[task]])
+            opened = torch.sigmoid(linear(write, task, torch.cat([memory[task], read], dim=1)))
+            memory[task] = (1 - opened) * memory[task] + opened * read
+    return memory
+
+
+def attended(part: TokenAttention, queries: Tensor, tokens: Tensor, seen: list[list[int]]) -> Tensor:
+    """Attention query by query and head by head, queries (B, Q, F) and tokens (B, S, F)."""
+    key, value = (tokens @ part.read.weight.T + part.read.bias).chunk(2, dim=-1)
+    asked = queries @ part.ask.weight.T + part.ask.bias
+    size = asked.shape[-1] // part.num_heads
+    columns = []
+    for query, places in enumerate(seen):
+        heads = []
+        for head in range(part.num_heads):
+            cut = slice(head * size, (head + 1) * size)
+            likeness = torch.stack([(asked[:, query, cut] * key[:, s, cut]).sum(dim=1) for s in places], dim=1)
+            heads.append(total((likeness / size**0.5).softmax(dim=1), [value[:, s, cut] for s in places]))
+        columns.append(torch.cat(heads, dim=1))
+    return torch.stack(columns, dim=1) @ part.join.weight.T + part.join.bias
+
+
+def dtrn(net: DTRN, tokens: Tensor) -> list[Tensor]:
+    """Tokens of kinds 0, 1, 0; the second asks."""
+    kinds = [0, 1, 0]
+    tokens, found = tokens if tokens.ndim == 3 else tokens.unsqueeze(1), []
+    for task in range(TASKS):
+        made = [net.hyper(torch.cat([net.task_codes[task], net.kind_codes[kind]])).view(-1, WIDTH) for kind in kinds]
+        values = tokens
+        for number, (attention, think) in enumerate(zip(net.attention, net.think, strict=True)):
+
+            def normed(values: Tensor, first: int) -> Tensor:
+                plain = functional.layer_norm(values, (WIDTH,))
+                parts = [plain[:, s] * (1 + made[s][first]) + made[s][first + 1] for s in range(3)]  # noqa: B023
+                return torch.stack(parts, dim=1)
+
+            read = normed(values, 4 * number)
+            values = values + attended(attention, read, read, [[0, 2], [1], [0, 2]])
+            values = values + think(normed(values, 4 * number + 2))
+        asks = tokens[:, 1:2]
+        fields = [asks[:, 0], *(attended(net.ask, asks, values, [seen])[:, 0] for seen in ([0, 2], [1]))]
+        means = torch.stack([field.mean(dim=1) for field in fields], dim=1)
+        opened = linear(net.refine.excite, task, torch.relu(linear(net.refine.squeeze, task, means))).sigmoid()
+        found.append(torch.cat([opened[:, place, None] * field for place, field in enumerate(fields)], dim=1))
+    return found
+
+
+def transformer(net: TaskGated, tokens: Tensor) -> list[Tensor]:
+    """M3ViT's blocks: attention before each FFN, the dense one and the sparse one."""
+    everyone = [list(range(tokens.shape[1]))] * tokens.shape[1]
+    streams = [tokens] * TASKS
+    for number, (dense, mix) in enumerate(zip(net.dense, net.sparse, strict=True)):
+        for task in range(TASKS):
+            values = streams[task]
+            for place in (2 * number, 2 * number + 1):
+                read = net.attend_norms[place](values)
+                values = values + attended(net.attend[place], read, read, everyone)
+                if place == 2 * number:
+                    values = values + dense(net.norms[place](values))
+            read = net.norms[2 * number + 1](values).flatten(0, 1)
+            shares = scores(mix.route.gate, task, read).softmax(dim=-1)
+            kept = shares * (shares >= shares.topk(2, dim=-1).values[:, -1:])
+            parts = [mlp(mix.experts, e, read, functional.gelu) for e in range(6)]
+            streams[task] = values + total(kept, parts).view(values.shape)
+    return [values.mean(dim=1) for values in streams]
+
+
 def dselect(net: DSelectK, rows: Tensor) -> list[Tensor]:
     weights = net.mix.route(rows).weights  # by its formula in the tests of blocks
     values = [mlp(net.mix.experts, number, rows) for number in range(4)]
@@ -268,8 +372,19 @@ CASES: dict[str, tuple[Callable[[], Sharing], Loop]] = {
     "channel_scaling": (lambda: ChannelScaling(TASKS, width=WIDTH), channel_scaling),
     "task_gated": (lambda: TaskGated(TASKS, width=WIDTH, num_experts=6, k=2, num_blocks=2), task_gated),
     "task_indicator": (lambda: TaskIndicator(TASKS, width=WIDTH, hidden=5), task_indicator),
+    "bridged": (lambda: Bridged(TASKS, width=WIDTH, groups=[[0, 2], [1]], levels=(6, 5, 4)), bridged),
+    "cascaded": (
+        lambda: CascadedGroups(TASKS, width=WIDTH, groups=[[0, 1], [2]], num_common=4, dims=(6, 4)), cascaded,
+    ),
+    "task_expert": (lambda: TaskExpert(TASKS, width=WIDTH, levels=(6, 5), num_experts=3, memory=4), task_expert),
+    "dtrn": (
+        lambda: DTRN(TASKS, width=WIDTH, kinds=[0, 1, 0], target=1, num_blocks=2, num_heads=2, code=3), dtrn,
+    ),
+    "task_gated with attention": (
+        lambda: TaskGated(TASKS, width=WIDTH, num_experts=6, k=2, num_blocks=2, num_heads=2), transformer,
+    ),
     "nested": (lambda: NestedExperts(TASKS, width=WIDTH, num_groups=3, group_size=2, dims=(4,)), nested),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -277,8 +392,9 @@ def test_values_and_gradients_are_those_of_the_equations(name: str) -> None:
     build, loop = CASES[name]
     torch.manual_seed(0)
     net = build().double()
-    assert type(net).name == name
-    rows = torch.randn(ROWS, WIDTH, dtype=torch.float64, requires_grad=True)
+    assert type(net).name == name.split()[0]
+    shape = (ROWS, 3, WIDTH) if net.tokens_meet else (ROWS, WIDTH)
+    rows = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     found, expected = net(rows), torch.stack(loop(net, rows))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     push = torch.randn(*found.shape, dtype=torch.float64)
@@ -390,3 +506,77 @@ def test_home_keeps_its_experts_alive_where_relu_experts_die() -> None:
     net.below.experts.register_forward_hook(lambda module, inputs, output: found.append(output))
     net(rows)
     assert float((found[0].abs() < 1e-6).float().mean(dim=1).max()) < 0.9
+
+
+def test_no_gradient_crosses_a_bridge_that_stops_it() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(ROWS, WIDTH)
+    for stop in (True, False):
+        net = Bridged(TASKS, width=WIDTH, groups=[[0, 1], [2]], levels=(6, 4), stop=stop)
+        net(rows, [2]).square().sum().backward()
+        written = (net.branches[0].layers[0].weight.grad != 0).flatten(1).any(dim=1).tolist()
+        assert written == [not stop, True]
+    crossed = net.bridges[0](torch.stack([torch.ones(1, 6), torch.zeros(1, 6)]))
+    assert (crossed[1] != net.bridges[0](torch.zeros(2, 1, 6))[1]).any()  # what is not stopped is read all the same
+
+
+def test_one_group_has_no_bridge_and_no_parameter_of_one() -> None:
+    net = Bridged(2, width=WIDTH, groups=[[0, 1]], levels=(6, 4))
+    assert not any("bridges" in name for name, _ in net.named_parameters())
+    rows = torch.randn(ROWS, WIDTH)
+    torch.testing.assert_close(net(rows)[1], mlp(net.branches[1], 0, mlp(net.branches[0], 0, rows)))
+
+
+def test_a_cascade_reads_its_own_group_alone_above_and_k_of_all_below() -> None:
+    torch.manual_seed(0)
+    net = CascadedGroups(TASKS, width=WIDTH, groups=[[0, 1], [2]], num_common=8, k=2, dims=(64, 4), auxiliary={})
+    net(torch.randn(1, WIDTH), [2]).square().sum().backward()
+    assert (net.own.experts.layers[0].weight.grad != 0).flatten(1).any(dim=1).tolist() == [False, False, True, True]
+    assert int((net.common.experts.layers[0].weight.grad != 0).flatten(1).any(dim=1).sum()) == 2
+
+
+def test_a_memory_that_is_never_written_stays_as_it_began() -> None:
+    net = TaskExpert(TASKS, width=WIDTH, levels=(6, 5), num_experts=3, memory=4)
+    for write in net.write:
+        torch.nn.init.zeros_(write.weight)
+        torch.nn.init.constant_(write.bias, -100.0)
+    torch.testing.assert_close(net(torch.randn(ROWS, WIDTH)), net.start.expand(-1, ROWS, -1))
+
+
+def test_a_task_of_dtrn_differs_by_its_code_alone() -> None:
+    torch.manual_seed(0)
+    net, tokens = DTRN(2, width=WIDTH, kinds=[0, 1, 1], target=0, num_heads=2), torch.randn(ROWS, 3, WIDTH)
+    with torch.no_grad():
+        for parameter in net.refine.parameters():
+            parameter[1] = parameter[0]
+    first, second = net(tokens)
+    assert (first != second).any()
+    with torch.no_grad():
+        net.task_codes[1] = net.task_codes[0]
+    first, second = net(tokens)
+    torch.testing.assert_close(first, second)
+
+
+def test_tokens_of_one_kind_may_stand_in_any_order() -> None:
+    torch.manual_seed(0)
+    net, tokens = DTRN(TASKS, width=WIDTH, kinds=[0, 1, 1, 1], target=0, num_heads=2), torch.randn(ROWS, 4, WIDTH)
+    torch.testing.assert_close(net(tokens[:, [0, 3, 1, 2]]), net(tokens))
+    assert (net(tokens[:, [1, 0, 2, 3]]) != net(tokens)).any()
+
+
+def test_the_errors_of_token_architectures_say_what_to_do() -> None:
+    with pytest.raises(RequestError, match=r"2 tokens a row arrived; dtrn was built with the kinds of 3.*leave"):
+        DTRN(2, width=WIDTH, kinds=[0, 1, 1])(torch.randn(ROWS, 2, WIDTH))
+    with pytest.raises(RequestError, match=r"token at place 3 was to ask; a row has 2 tokens"):
+        DTRN(2, width=WIDTH, target=3)(torch.randn(ROWS, 2, WIDTH))
+    for kinds in ([], [0, 2], [1, 1]):
+        with pytest.raises(RequestError, match=r"numbered from 0 and none is left out"):
+            DTRN(2, width=WIDTH, kinds=kinds)
+    with pytest.raises(RequestError, match=r"0 blocks were asked for"):
+        DTRN(2, width=WIDTH, num_blocks=0)
+    with pytest.raises(RequestError, match=r"3 heads were asked for tokens of size 8.*num_heads"):
+        TaskGated(2, width=WIDTH, num_heads=3)
+    with pytest.raises(RequestError, match=r"top 9 experts.*Ask for 1 to 8"):
+        CascadedGroups(2, width=WIDTH, k=9)
+    with pytest.raises(RequestError, match=r"Levels of sizes \[8\] were given; a cascade has two"):
+        CascadedGroups(2, width=WIDTH, dims=[8])

@@ -2,7 +2,19 @@
 
 from motet.models._heads import Heads
 from motet.models._multitask import MultiTaskModel
-from motet.models.encoders import PiecewiseLinear, TabularEncoder, bin_edges
+from motet.models._widths import Widths, measure_widths
+from motet.models.encoders import PiecewiseLinear, TabularEncoder, TokenEncoder, bin_edges
 from motet.models.sharing import HardSharing, Sharing
 
-__all__ = ["HardSharing", "Heads", "MultiTaskModel", "PiecewiseLinear", "Sharing", "TabularEncoder", "bin_edges"]
+__all__ = [
+    "HardSharing",
+    "Heads",
+    "MultiTaskModel",
+    "PiecewiseLinear",
+    "Sharing",
+    "TabularEncoder",
+    "TokenEncoder",
+    "Widths",
+    "bin_edges",
+    "measure_widths",
+]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from motet._errors import RequestError, suggest
 from motet.models._heads import Heads
+from motet.models._widths import Widths
+from motet.models.sharing import ECMT
 from motet.tasks import Task
 
 
@@ -65,11 +67,13 @@ class MultiTaskModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The mean loss of each task that has a label in the batch; a task without one is left out.
 
-        What the sharing module asks for besides, its auxiliary losses of the last forward pass in training, is spread
-        evenly over these tasks: no method takes a regulariser for a task, and equal weights give the plain sum.
+        A task's loss is the mean over the configurations that the sharing module ran in the last forward pass: one, or
+        in training several widths. What it asks for besides, its auxiliary losses, is spread evenly over these tasks:
+        no method takes a regulariser for a task, and equal weights give the plain sum.
         """
+        runs = [outputs, *self._rehearsed()]
         found = {
-            name: self.tasks[name].masked_loss(outputs[name], targets[name], present[name])
+            name: _mean([self.tasks[name].masked_loss(run[name], targets[name], present[name]) for run in runs])
             for name in outputs
             if name in targets and bool(present[name].any())
         }
@@ -79,11 +83,50 @@ class MultiTaskModel(nn.Module):
         share = torch.stack(auxiliary).sum() / len(found)
         return {name: loss + share for name, loss in found.items()}
 
+    def configure(self, *, budget: float | None = None, preference: Mapping[str, float] | None = None) -> Widths:
+        """Sets at which width each part runs from now on, without training: for a sharing module of many widths.
+
+        Args:
+            budget: share of the full cost of what has widths, in multiplications; None for no limit.
+            preference: how much a task counts, by name; one that is not named counts 1. With neither of the two, all
+                runs at its full width.
+
+        Returns:
+            What was chosen.
+
+        Raises:
+            RequestError: no sharing module of many widths, an unknown task, widths that `measure_widths` has not
+                measured yet, or a budget that is too small.
+        """
+        sharing = self.sharing
+        if not isinstance(sharing, ECMT):
+            message = (
+                f"A model with the sharing module {type(sharing).__name__} was to be configured; it has one width. "
+                "Build it with motet.models.sharing.ECMT."
+            )
+            raise RequestError(message)
+        counts = None
+        if preference is not None:
+            asked = {self._number(name): float(count) for name, count in preference.items()}
+            counts = [asked.get(number, 1.0) for number in range(len(self.tasks))]
+        return Widths.of(sharing, sharing.configure(budget=budget, preference=counts), list(self.tasks))
+
+    def _rehearsed(self) -> list[dict[str, Tensor]]:
+        names, kind = list(self.tasks), self.heads.weight_in.dtype
+        return [
+            {names[number]: value for number, value in zip(numbers, self.heads(found.to(kind), numbers), strict=True)}
+            for numbers, found in getattr(self.sharing, "rehearsed", [])
+        ]
+
     def _number(self, name: str) -> int:
         if name not in self.tasks:
             message = f"The model has no task '{name}'.{suggest(name, self.tasks)}"
             raise RequestError(message)
         return list(self.tasks).index(name)
+
+
+def _mean(losses: list[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 
 
 def _width(sharing: nn.Module) -> int:

@@ -10,26 +10,30 @@ from motet.models.blocks._stacked import StackedLinear
 
 
 class SqueezeExcitation(nn.Module):
-    """Each stream's features times sigmoids that see them all: x ⊙ σ(W₂ relu(W₁ x)).
+    """Each stream's channels times sigmoids that see them all: x_c · σ(W₂ relu(W₁ z))_c, with z the channels' means.
 
     Args:
         num_streams: S; each has weights of its own.
         width: F.
-        reduction: how much narrower the middle is.
+        reduction: how much narrower the middle is than the number of channels.
+        channel: features of a channel, side by side; 1 makes each feature a channel and the mean nothing.
 
-    Source: Hu et al., Squeeze-and-Excitation Networks, CVPR 2018. Departure: a feature is its own channel, so that
-        there is nothing to average over.
+    Source: Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
     """
 
-    def __init__(self, num_streams: int, width: int, *, reduction: int = 4) -> None:
+    def __init__(self, num_streams: int, width: int, *, reduction: int = 4, channel: int = 1) -> None:
         super().__init__()
-        middle = max(1, width // reduction)
-        self.squeeze = StackedLinear(num_streams, width, middle)
-        self.excite = StackedLinear(num_streams, middle, width)
+        self.channel = channel
+        channels = width // channel
+        middle = max(1, channels // reduction)
+        self.squeeze = StackedLinear(num_streams, channels, middle)
+        self.excite = StackedLinear(num_streams, middle, channels)
 
     def forward(self, features: Tensor, streams: Sequence[int] | None = None) -> Tensor:
         """Maps (B, F) or (S, B, F) to (S, B, F)."""
-        return features * self.excite(functional.relu(self.squeeze(features, streams)), streams).sigmoid()
+        parts = features.unflatten(-1, (-1, self.channel))
+        opened = self.excite(functional.relu(self.squeeze(parts.mean(dim=-1), streams)), streams).sigmoid()
+        return (parts * opened.unsqueeze(-1)).flatten(-2)
 
 
 class FeatureGate(nn.Module):

@@ -28,16 +28,22 @@ class StackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor, chosen: Sequence[int] | None = None) -> Tensor:
         """Maps (B, inputs), read by every layer, or (N, B, inputs), one for each, to (N, B, outputs)."""
-        weight = pick(self.weight, chosen)
-        rows = inputs.expand(weight.shape[0], *inputs.shape) if inputs.ndim == 2 else inputs
-        if self.bias is None:
-            return torch.bmm(rows, weight)
-        return torch.baddbmm(pick(self.bias, chosen), rows, weight)
+        return _product(inputs, pick(self.weight, chosen), None if self.bias is None else pick(self.bias, chosen))
+
+    def slim(self, inputs: Tensor, size: int, chosen: Sequence[int] | None = None) -> Tensor:
+        """The same with the first inputs of each layer, as many as arrive, and the first outputs: (N, B, size)."""
+        weight = pick(self.weight, chosen)[:, : inputs.shape[-1], :size]
+        return _product(inputs, weight, None if self.bias is None else pick(self.bias, chosen)[..., :size])
 
     def grouped(self, rows: Tensor, groups: Groups) -> Tensor:
         """Maps rows (R, inputs), sorted by layer, each through its own layer to (R, outputs)."""
         products = grouped_product(rows, self.weight, groups)
         return products if self.bias is None else products.add_(self.bias[groups.members, 0])
+
+
+def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    rows = inputs.expand(weight.shape[0], *inputs.shape) if inputs.ndim == 2 else inputs
+    return torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias, rows, weight)
 
 
 def pick(stack: Tensor, chosen: Sequence[int] | None) -> Tensor:

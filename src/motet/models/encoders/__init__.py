@@ -1,5 +1,16 @@
 """Encoders: inputs of one kind to features."""
 
+from motet.models.encoders._factorised_attention import FactorisedAttentionPooling
+from motet.models.encoders._layer_pooling import LayerPooling
 from motet.models.encoders._tabular import PiecewiseLinear, ResidualBlock, TabularEncoder, bin_edges
+from motet.models.encoders._tokens import TokenEncoder
 
-__all__ = ["PiecewiseLinear", "ResidualBlock", "TabularEncoder", "bin_edges"]
+__all__ = [
+    "FactorisedAttentionPooling",
+    "LayerPooling",
+    "PiecewiseLinear",
+    "ResidualBlock",
+    "TabularEncoder",
+    "TokenEncoder",
+    "bin_edges",
+]

@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from motet._errors import RequestError
 
+FAR_BELOW = -1e30  # below every edge: all codes of a missing number are zero
+
 
 class PiecewiseLinear(nn.Module):
     """Numbers to piecewise-linear codes over quantile bins, and from there to one embedding a column.
@@ -42,13 +44,14 @@ class PiecewiseLinear(nn.Module):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Maps (B, F) numbers, NaN where missing, to (B, F, dim)."""
-        missing = torch.isnan(numbers)
-        known = torch.where(missing, torch.zeros_like(numbers), numbers)
-        codes = ((known.unsqueeze(-1) - self.low) * self.inverse_width).clamp(0.0, 1.0)
-        codes = codes * (~missing).unsqueeze(-1)
-        codes = torch.cat([codes, missing.unsqueeze(-1).to(codes.dtype)], dim=-1)
-        embedded = torch.einsum("bfe,fed->bfd", codes, self.weight) + self.bias
-        return functional.relu(embedded)
+        missing_FB = torch.isnan(numbers).T
+        known_FB = torch.where(missing_FB, FAR_BELOW, numbers.T)
+        # (F, B, bins), the order of the product below; in place, for they take half of the encoder's time.
+        codes = (known_FB.unsqueeze(-1) - self.low.unsqueeze(1)).mul_(self.inverse_width.unsqueeze(1)).clamp_(0.0, 1.0)
+        flags = missing_FB.unsqueeze(-1).to(codes.dtype)
+        rest = torch.addcmul(self.bias.unsqueeze(1), flags, self.weight[:, -1:])
+        embedded = torch.bmm(codes, self.weight[:, :-1]) + rest
+        return functional.relu(embedded).transpose(0, 1)
 
 
 class ResidualBlock(nn.Module):
@@ -105,18 +108,12 @@ class TabularEncoder(nn.Module):
     ) -> None:
         super().__init__()
         num_numbers, num_categories = edges.shape[0], len(category_sizes)
-        if num_numbers + num_categories == 0:
-            message = (
-                "The table has no feature left: every column is a target, constant, an identifier or ignored. "
-                "A model needs at least one feature. Give a role to a column, for example --role NAME=category."
-            )
-            raise RequestError(message)
+        check_columns(num_numbers + num_categories)
         self.width = width
         self.numbers = PiecewiseLinear(edges, dim=number_dim) if num_numbers else None
         self.categories = nn.Embedding(sum(category_sizes), category_dim) if num_categories else None
-        starts = torch.tensor([0, *np.cumsum(category_sizes)[:-1].tolist()] if num_categories else [], dtype=torch.long)
         self.category_starts: Tensor
-        self.register_buffer("category_starts", starts)
+        self.register_buffer("category_starts", category_starts(category_sizes))
         if self.categories is not None:
             nn.init.normal_(self.categories.weight, std=category_dim**-0.5)
         self.project = nn.Linear(num_numbers * number_dim + num_categories * category_dim, width)
@@ -132,6 +129,25 @@ class TabularEncoder(nn.Module):
             parts.append(self.categories(inputs["categories"] + self.category_starts).flatten(1))
         features = self.blocks(self.project(torch.cat(parts, dim=1)))
         return functional.relu(self.norm(features))
+
+
+def check_columns(num_columns: int) -> None:
+    """Refuses a table without a feature.
+
+    Raises:
+        RequestError: see above.
+    """
+    if num_columns == 0:
+        message = (
+            "The table has no feature left: every column is a target, constant, an identifier or ignored. "
+            "A model needs at least one feature. Give a role to a column, for example --role NAME=category."
+        )
+        raise RequestError(message)
+
+
+def category_starts(sizes: Sequence[int]) -> Tensor:
+    """Where each category column's codes begin in the one table that they share."""
+    return torch.tensor([0, *np.cumsum(sizes)[:-1].tolist()] if len(sizes) else [], dtype=torch.long)
 
 
 def bin_edges(numbers: np.ndarray, *, num_bins: int = 48, max_rows: int = 100_000) -> Tensor:

@@ -7,30 +7,18 @@ import torch
 from torch import Tensor
 
 from motet._errors import RequestError
-from motet.models.blocks import Experts, FixedRoute, Gate, Levels, LinearRoute, Mix, Route, SoftmaxRoute, SumRoute
-from motet.models.sharing._owners import owned, owners
+from motet.models.blocks import FixedRoute, Gate, LinearRoute, Route, SoftmaxRoute, SumRoute
+from motet.models.sharing._owners import columns, owned
 from motet.models.sharing._sharing import Sharing, steps
 
 
-def fusion(
-    num_tasks: int,
-    inputs: int,
-    width: int,
-    *,
-    num_specific: int,
-    num_shared: int,
-    shared_output: bool,
-    auxiliary: Mapping[str, float] | None,
-) -> Mix:
-    """One level: a gate over all experts for each output, plus a residual from the output's own experts."""
-    owner = owners(num_tasks, num_specific, num_shared)
-    num_outputs = num_tasks + shared_output
-    gate = SoftmaxRoute(Gate(num_outputs, len(owner), inputs, bias=True))
+def fusion(inputs: int, owner: list[int], num_outputs: int) -> Route:
+    """A gate over all experts for each output, plus a residual from the output's own experts."""
     own = owned(owner, num_outputs)
-    ones = num_specific == 1 and num_shared in {0, 1}
-    residual: Route = FixedRoute(own.float()) if ones else LinearRoute(_start(own), own)
-    route = SumRoute(gate, residual)
-    return Mix(Experts(len(owner), inputs, (width,)), route, source=owner, auxiliary=auxiliary)
+    gate = SoftmaxRoute(Gate(num_outputs, len(owner), inputs, bias=True))
+    alone = len(set(owner)) == len(owner)
+    residual: Route = FixedRoute(own.float()) if alone else LinearRoute(_start(own), own)
+    return SumRoute(gate, residual)
 
 
 def _start(own: Tensor) -> Tensor:
@@ -70,13 +58,9 @@ class AdaTTSp(Sharing):
         auxiliary: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(num_tasks, inputs=width, width=steps(width, levels)[-1][1])
-        self.levels = Levels([
-            fusion(
-                num_tasks, inputs, outputs, num_specific=num_specific, num_shared=0, shared_output=False,
-                auxiliary=auxiliary,
-            )
-            for inputs, outputs in steps(width, levels)
-        ])  # fmt: skip
+        self.levels = columns(
+            num_tasks, width, levels, num_specific=num_specific, num_shared=0, route=fusion, auxiliary=auxiliary
+        )
 
     def streams(self, features: Tensor, tasks: Sequence[int]) -> Tensor:
         """Maps (B, F) to (T, B, levels[-1])."""
@@ -116,14 +100,10 @@ class AdaTT(Sharing):
         if num_shared < 1:
             message = f"{num_shared} shared experts were asked for; adatt has one or more. Use adatt_sp for none."
             raise RequestError(message)
-        last = len(levels) - 1
-        self.levels = Levels([
-            fusion(
-                num_tasks, inputs, outputs, num_specific=num_specific, num_shared=num_shared,
-                shared_output=number < last, auxiliary=auxiliary,
-            )
-            for number, (inputs, outputs) in enumerate(steps(width, levels))
-        ])  # fmt: skip
+        self.levels = columns(
+            num_tasks, width, levels, num_specific=num_specific, num_shared=num_shared, route=fusion,
+            auxiliary=auxiliary,
+        )  # fmt: skip
 
     def streams(self, features: Tensor, tasks: Sequence[int]) -> Tensor:
         """Maps (B, F) to (T, B, levels[-1])."""

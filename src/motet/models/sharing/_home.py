@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from motet._errors import RequestError
 from motet.models.blocks import Experts, FeatureGate, Gate, Mix, Route, SigmoidRoute, SoftmaxRoute, SumRoute
+from motet.models.sharing._owners import groups_of
 from motet.models.sharing._sharing import Sharing
 
 
@@ -61,7 +61,7 @@ class HoME(Sharing):
         auxiliary: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(num_tasks, inputs=width, width=expert_width)
-        self.group_of = _group_of(groups, num_tasks)
+        self.group_of = groups_of(groups, num_tasks)
         self.num_groups = count = max(self.group_of) + 1
         # A set of experts is numbered by whom it serves: groups, then all, then (on level 2) tasks.
         below = [group for group in range(count) for _ in range(meta[1])] + [count] * meta[0]
@@ -111,17 +111,3 @@ def _route(inputs: int, seen: Tensor, own: Tensor) -> Route:
 def _own(sets: list[int], wanted: Sequence[int]) -> Tensor:
     """(O, E) which experts belong to the wanted set of each output."""
     return torch.tensor(sets).unsqueeze(0) == torch.tensor(list(wanted)).unsqueeze(1)
-
-
-def _group_of(groups: Sequence[Sequence[int]] | None, num_tasks: int) -> list[int]:
-    half = -(-num_tasks // 2)
-    given = [part for part in (range(half), range(half, num_tasks)) if part] if groups is None else groups
-    found = {task: number for number, group in enumerate(given) for task in group}
-    named = [task for group in given for task in group]
-    if sorted(named) != list(range(num_tasks)) or not all(given):
-        message = (
-            f"The groups {[list(group) for group in given]} were given; the {num_tasks} tasks, numbered from 0, need "
-            "one group each. Name each task once, and leave no group empty."
-        )
-        raise RequestError(message)
-    return [found[task] for task in range(num_tasks)]

@@ -5,27 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from motet.models.blocks import Experts, Gate, Levels, Mix, SoftmaxRoute
-from motet.models.sharing._owners import own_and_shared, owners
+from motet._errors import RequestError, suggest
+from motet.models.blocks import Experts, Gate, Mix, Route, SoftmaxRoute
+from motet.models.sharing._owners import columns, own_and_shared, owners
 from motet.models.sharing._sharing import Sharing, steps
 
-
-def extraction(
-    num_tasks: int,
-    inputs: int,
-    dims: Sequence[int],
-    *,
-    num_specific: int,
-    num_shared: int,
-    shared_output: bool,
-    auxiliary: Mapping[str, float] | None,
-) -> Mix:
-    """One level: a task's gate over its own and the shared experts; the shared output's, if wanted, over all."""
-    owner = owners(num_tasks, num_specific, num_shared)
-    num_outputs = num_tasks + shared_output
-    gate = Gate(num_outputs, len(owner), inputs)
-    route = SoftmaxRoute(gate, own_and_shared(owner, num_tasks, num_outputs))
-    return Mix(Experts(len(owner), inputs, dims), route, source=owner, auxiliary=auxiliary)
+READS = ("all", "shared")
 
 
 class CGC(Sharing):
@@ -60,10 +45,9 @@ class CGC(Sharing):
         auxiliary: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(num_tasks, inputs=width, width=dims[-1] if dims else 0)
-        self.mix = extraction(
-            num_tasks, width, dims, num_specific=num_specific, num_shared=num_shared, shared_output=False,
-            auxiliary=auxiliary,
-        )  # fmt: skip
+        owner = owners(num_tasks, num_specific, num_shared)
+        route = SoftmaxRoute(Gate(num_tasks, len(owner), width), own_and_shared(owner, num_tasks, num_tasks))
+        self.mix = Mix(Experts(len(owner), width, dims), route, source=owner, auxiliary=auxiliary)
 
     def streams(self, features: Tensor, tasks: Sequence[int]) -> Tensor:
         """Maps (B, F) to (T, B, dims[-1])."""
@@ -73,7 +57,8 @@ class CGC(Sharing):
 class PLE(Sharing):
     """CGC level upon level: between levels each task and the shared part have a stream of their own.
 
-    For many rows and tasks that fight. The shared stream's gate reads all experts, and the last level has none.
+    For many rows and tasks that fight. The shared stream's gate reads all experts, and the last level has none. Where
+    a model is mostly asked for one task, `shared_reads="shared"` lets that gate read the shared experts alone.
 
     Args:
         num_tasks: T.
@@ -81,13 +66,17 @@ class PLE(Sharing):
         num_specific: experts of each task and level.
         num_shared: shared experts of each level.
         levels: size of each level's experts.
+        shared_reads: what the shared stream reads, `all` experts or the `shared` ones.
         auxiliary: scales of regularising losses by name.
 
+    Raises:
+        RequestError: no level, no expert that a task may read, or another `shared_reads`.
+
     Cost: the levels' experts; one task alone still needs every expert below the last level, since the shared stream
-        reads them all.
+        reads them all. With `shared_reads="shared"` it needs its own and the shared ones on every level.
 
     Source: Tang et al., Progressive Layered Extraction (PLE), RecSys 2020. Departure: the sizes are
-        ours, for tables; with no shared experts there is no shared stream.
+        ours, for tables; with no shared experts there is no shared stream; `shared_reads="shared"` is not the paper's.
     """
 
     name: ClassVar[str] = "ple"
@@ -100,17 +89,24 @@ class PLE(Sharing):
         num_specific: int = 2,
         num_shared: int = 2,
         levels: Sequence[int] = (128, 128),
+        shared_reads: str = "all",
         auxiliary: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(num_tasks, inputs=width, width=steps(width, levels)[-1][1])
-        last = len(levels) - 1
-        self.levels = Levels([
-            extraction(
-                num_tasks, inputs, (outputs,), num_specific=num_specific, num_shared=num_shared,
-                shared_output=number < last and num_shared > 0, auxiliary=auxiliary,
-            )
-            for number, (inputs, outputs) in enumerate(steps(width, levels))
-        ])  # fmt: skip
+        if shared_reads not in READS:
+            hint = suggest(shared_reads, READS)
+            message = f"The shared stream is to read '{shared_reads}'; it reads all experts or the shared ones.{hint}"
+            raise RequestError(message)
+
+        def route(inputs: int, owner: list[int], num_outputs: int) -> Route:
+            see = own_and_shared(owner, num_tasks, num_outputs)
+            see[num_tasks:] |= shared_reads == "all"
+            return SoftmaxRoute(Gate(num_outputs, len(owner), inputs), see)
+
+        self.levels = columns(
+            num_tasks, width, levels, num_specific=num_specific, num_shared=num_shared, route=route,
+            auxiliary=auxiliary,
+        )  # fmt: skip
 
     def streams(self, features: Tensor, tasks: Sequence[int]) -> Tensor:
         """Maps (B, F) to (T, B, levels[-1])."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -14,7 +14,8 @@ from motet.models.blocks import Mix
 class Sharing(nn.Module, ABC):
     """Maps shared features (B, F) to one feature for each task, (T, B, F'), computing only what asked-for tasks read.
 
-    Tokens (B, S, F) pass as rows of their own, and a task's feature is the mean over its tokens.
+    Tokens (B, S, F) pass as rows of their own, and a task's feature is the mean over its tokens; where tokens see each
+    other they pass whole, and a row is a single token.
 
     Args:
         num_tasks: T.
@@ -22,6 +23,7 @@ class Sharing(nn.Module, ABC):
         width: F', the size of the features it gives.
 
     Attributes:
+        reads: what it is made for: `features` of a row as a whole, or a row's `tokens`.
         auxiliary: regularising losses of the last forward pass in training, scaled, by name.
 
     Raises:
@@ -29,6 +31,7 @@ class Sharing(nn.Module, ABC):
     """
 
     name: ClassVar[str]
+    reads: ClassVar[Literal["features", "tokens"]] = "features"
 
     def __init__(self, num_tasks: int, *, inputs: int, width: int) -> None:
         super().__init__()
@@ -40,10 +43,16 @@ class Sharing(nn.Module, ABC):
         self.num_tasks = num_tasks
         self.inputs = inputs
         self.width = width
+        self.tokens_meet = self.reads == "tokens"  # whether they pass whole
 
     @abstractmethod
     def streams(self, features: Tensor, tasks: Sequence[int]) -> Tensor:
-        """Maps rows (B, F) to (T, B, F'), one for each of `tasks`, in that order."""
+        """Maps rows (B, F), or tokens (B, S, F) where they meet, to (T, B, F'), one for each of `tasks`."""
+
+    @property
+    def rehearsed(self) -> list[tuple[list[int], Tensor]]:
+        """Tasks and their features (T, B, F') under other configurations of the last pass, whose losses count too."""
+        return []
 
     @property
     def auxiliary(self) -> dict[str, Tensor]:
@@ -59,6 +68,8 @@ class Sharing(nn.Module, ABC):
         wanted = self._checked(features, tasks)
         for mix in self._mixes():
             mix.auxiliary = {}
+        if self.tokens_meet:
+            return self.streams(features.unsqueeze(1) if features.ndim == 2 else features, wanted)
         if features.ndim == 2:
             return self.streams(features, wanted)
         return self.streams(features.flatten(0, 1), wanted).unflatten(1, features.shape[:2]).mean(dim=2)
