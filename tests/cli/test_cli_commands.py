@@ -137,7 +137,7 @@ def test_methods_lists_rooms_with_purpose_and_source(motet):
     everything = motet("methods", "--json")
     assert everything.code == 0
     found = strict(everything.out)["methods"]
-    assert {entry["room"] for entry in found} == {"balance", "merge", "sharing", "tasks"}
+    assert {entry["room"] for entry in found} == {"balance", "merge", "sharing", "adapters", "tasks"}
     assert all(entry["summary"] for entry in found)
     balance = strict(motet("methods", "--room", "balance", "--json").out)["methods"]
     assert {entry["name"] for entry in balance} >= {"equal", "uncertainty", "random"}

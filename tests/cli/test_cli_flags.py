@@ -11,7 +11,7 @@ COMMON = {"--json", "--seed"}
 FLAGS = {
     "fit": {
         "--target", "--out", "--time-limit", "--split", "--split-column", "--role", "--ignore", "--balance", "--margin",
-        "--deploy", "--max-epochs", "--resume", "--sharing",
+        "--deploy", "--max-epochs", "--resume", "--sharing", "--task-column",
     },
     "predict": {"--output", "-o", "--target", "--intervals", "--probabilities", "--keep"},
     "evaluate": {"--target"},
@@ -23,6 +23,11 @@ FLAGS = {
     },
     "bench": {
         "--problems", "--methods", "--seeds", "--data", "--cache", "--out", "--budget", "--threads", "--jobs",
+    },
+    "synth": {
+        "--rows", "--features", "--tasks", "--correlation", "--match", "--degree", "--kinds", "--noise", "--missing",
+        "--mechanism", "--outliers", "--adversarial", "--scale-ratio", "--rows-per-task", "--drift", "--classes",
+        "--positive-share", "--form",
     },
     "methods": {"--room"},
 }  # fmt: skip

@@ -28,6 +28,16 @@ def by_task(path):
 
 def nothing(path):
     return None
+
+def by_row(path):
+    mean = float(load_file(path)["w"].mean())
+    return {"three": [-abs(mean - 3) - 0.1 * (row % 7) for row in range(60)], "one": [-abs(mean - 1)] * 60}
+
+def unknown(path):
+    return {task: [1.0] * 60 for task in ("one", "thre")}
+
+def uneven(path):
+    return {"one": [1.0] * (60 + ("candidates" in str(path))), "three": [1.0] * 60}
 """
 
 
@@ -126,6 +136,42 @@ def test_scores_by_task(motet, here):
     assert "Best merge: TaskArithmetic(scale=0.3)" in called.out
 
 
+def test_a_merge_is_compared_with_each_expert_on_its_own_task(motet, here):
+    words = ("merge", *MODELS, "-o", "out.safetensors", "--scale", "0.5", "--evaluate", "score.py:by_row")
+    found = motet(*words, "--json").document
+    three, one = found["guard"]
+    assert (three["task"], three["expert"], three["verdict"]) == ("three", "three.safetensors", "worse")
+    assert (one["task"], one["expert"], one["rows"]) == ("one", "one.safetensors", 60)
+    assert three["ci95"] == pytest.approx([-1.0, -1.0])  # the rows' own scores cancel in pairs: merged 2, expert 3
+    assert found["scores"][0]["tasks"]["one"] == pytest.approx(-1.0)
+    Path("out.safetensors").unlink()
+    called = motet(*words)
+    assert called.code == 0
+    assert "-1.0000 to -1.0000" in called.out
+    assert "Worse than their experts: three, one" in called.out
+    assert "chosen on these rows" not in called.out
+    again = motet(*words[:4], "-o", "two.safetensors", *words[6:], "--method", "average", "--method", "task_arithmetic")
+    assert "chosen on these rows" in again.out
+    assert names(here) == {"out.safetensors", "two.safetensors"}
+
+
+def test_an_adapter_is_scored_as_the_model_it_stands_for(motet, here):
+    Path("three").mkdir()
+    Path("three/adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 1, "lora_alpha": 1}))
+    factors = {"lora_A": np.ones((1, 3), np.float32), "lora_B": np.full((2, 1), 3, np.float32)}
+    save_file({f"base_model.model.w.{name}.weight": part for name, part in factors.items()},
+              "three/adapter_model.safetensors")  # fmt: skip
+    base = load_file("base.safetensors")
+    save_file({"w.weight": base["w"], "b": base["b"]}, "base.safetensors")
+    Path("score.py").write_text(SCORE.replace('["w"]', '["w.weight"]'))
+    words = ("merge", "base.safetensors", "three", "-o", "out.safetensors", "--evaluate", "score.py:near_three")
+    found = motet(*words, "--json")
+    assert found.code == 0, found.err
+    assert [one["model"] for one in found.document["scores"][:2]] == ["base.safetensors", "three"]
+    assert [one["score"] for one in found.document["scores"]] == pytest.approx([-3.0, 0.0, -2.1])
+    assert names(here) == {"out.safetensors", "three"}
+
+
 WRONG = {
     "no output": (["--method", "ties"], "No output was given.*Add -o OUT, or --plan"),
     "no method": (["--method", "tie", "-o", "o.safetensors"], "no merging method 'tie'. Did you mean 'ties'"),
@@ -143,6 +189,8 @@ WRONG = {
         "no function 'near_thre'. Did you mean 'near_three'",
     ),
     "no score": (["--evaluate", "score.py:nothing", "-o", "o"], "gave None for 'base.safetensors'; a number"),
+    "no expert of a task": (["--evaluate", "score.py:unknown", "-o", "o"], "tasks .'one', 'thre'.*Rename the tasks"),
+    "other rows": (["--evaluate", "score.py:uneven", "-o", "o"], "61 rows with the merged model and 60.*same rows"),
     "no dtype": (["--dtype", "half", "-o", "o"], "dtype 'half' were asked for"),
     "it exists": (["-o", "one.safetensors"], "'one.safetensors' exists"),
     "too many experts": (["--method", "slerp", "-o", "o"], "slerp got 2 experts; exactly 1"),

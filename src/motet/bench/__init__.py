@@ -8,6 +8,7 @@ from motet.bench._grid import Grid, Measured, run_grid
 from motet.bench._problem import Problem, Rows, Schedule
 from motet.bench._result import claim_counts, result, summary_rows
 from motet.bench._store import Store
+from motet.bench.synth import SynthSettings, SynthTruth, synthesise
 
 __all__ = [
     "BUDGETS",
@@ -23,6 +24,8 @@ __all__ = [
     "Rows",
     "Schedule",
     "Store",
+    "SynthSettings",
+    "SynthTruth",
     "claim_counts",
     "contenders",
     "ledger",
@@ -31,4 +34,5 @@ __all__ = [
     "run_cell",
     "run_grid",
     "summary_rows",
+    "synthesise",
 ]

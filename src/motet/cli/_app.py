@@ -28,6 +28,7 @@ app.command("motet.cli._evaluate:evaluate", name="evaluate", help="Score a model
 app.command("motet.cli._report:report", name="report", help="Write report.html and card.md again.")
 app.command("motet.cli._merge:merge", name="merge", help="Merge fine-tuned checkpoints of one base into one.")
 app.command("motet.cli._bench:bench", name="bench", help="Compare the balancing methods on real problems.")
+app.command("motet.cli._synth:synth", name="synth", help="Write a synthetic table whose truth is known.")
 app.command("motet.cli._methods:methods", name="methods", help="List the methods that motet knows.")
 
 
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(words: Sequence[str]) -> str:
-    known = {"fit", "predict", "evaluate", "report", "merge", "bench", "methods"}
+    known = {"fit", "predict", "evaluate", "report", "merge", "bench", "methods", "synth"}
     return f"{words[0]} " if words and words[0] in known else ""
 
 

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from motet._errors import RunError
 from motet.cli._output import Common, print_json, print_table, print_text
+from motet.cli._task_column import TaskFit, fit_tasks
 from motet.cli._values import roles, seconds
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def fit(
     *,
     target: Annotated[list[str], Parameter(negative="", help="A column to predict, NAME or NAME:KIND; repeat it.")],
     out: Annotated[Path, Parameter(help="Folder of the run; new or empty.")],
+    task_column: Annotated[
+        str | None, Parameter(help="Names the task that each row belongs to; there is then one target.")
+    ] = None,
     time_limit: Annotated[str | None, Parameter(help="Such as 90s, 5m or 1h30m; none if not given.")] = None,
     split: Annotated[
         Literal["random", "group", "time", "given"] | None, Parameter(help="How rows are held out.")
@@ -40,7 +44,8 @@ def fit(
     sharing: Annotated[str | None, Parameter(help="Architecture of the shared network; see motet methods.")] = None,
     margin: Annotated[float | None, Parameter(help="Percent that sharing may cost a target.")] = None,
     deploy: Annotated[
-        Literal["small", "best"] | None, Parameter(help="One model a target, or a blend where that is proven better.")
+        Literal["small", "best"] | None,
+        Parameter(help="One model a target, taught to one small network where that is not worse; or proven blends."),
     ] = None,
     max_epochs: Annotated[int | None, Parameter(help="Of every network.")] = None,
     resume: Annotated[bool, Parameter(negative="", help="Go on with an unfinished run in --out.")] = False,
@@ -59,6 +64,13 @@ def fit(
     limit, overrides = seconds(time_limit), roles(role or [], ignore or [])
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
+    if task_column is not None:
+        asked = TaskFit(table, target, task_column, out, common.seed, common.json)
+        refused = {"--balance": balance, "--sharing": sharing, "--margin": margin, "--deploy": deploy,
+                   "--resume": resume}  # fmt: skip
+        fit_tasks(asked, refused, time_limit=limit, split=split, split_column=split_column, roles=overrides,
+                  max_epochs=max_epochs)  # fmt: skip
+        return
     from motet.report import write_report
     from motet.tabular import FitSettings, TabularModel
 

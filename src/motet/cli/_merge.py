@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -99,8 +99,9 @@ def merge(
             keep=keep or (),
             output=how,
             progress=_progress(),
+            seed=common.seed,
         )
-    _show(found, as_json=common.json)
+    _show(found, len(chosen), as_json=common.json)
     return None
 
 
@@ -178,7 +179,7 @@ def _plan(base: Path, experts: tuple[Path, ...], keep: list[str], common: Common
     )
 
 
-def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
+def _show(found: Mapping[str, Any], num_methods: int, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
@@ -190,10 +191,29 @@ def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
         ]
         print_table(["model", "score", *tasks], rows)
         print_text(f"Best merge: {found['best']}")
+        _show_guard(found["guard"], num_methods)
     kept = found["record"]["kept_from_base"]
     if kept:
         print_text(f"Note: {len(kept)} tensors are the base's as they were: {', '.join(kept[:5])}")
     print_text(f"Merged: {found['output']}")
+
+
+def _show_guard(guard: Sequence[Mapping[str, Any]], num_methods: int) -> None:
+    if not guard:
+        return
+    rows = [
+        (
+            one["task"], one["expert"], one["rows"], _shown(one["expert_score"]), _shown(one["merged_score"]),
+            f"{one['difference']:+.4f}", "-" if one["ci95"] is None else "{:+.4f} to {:+.4f}".format(*one["ci95"]),
+            one["verdict"],
+        )
+        for one in guard
+    ]  # fmt: skip
+    print_table(["task", "its expert", "rows", "expert", "merged", "difference", "95% interval", "verdict"], rows)
+    losers = [one["task"] for one in guard if one["verdict"] == "worse"]
+    print_text(f"Worse than their experts: {', '.join(losers) or 'none proven'}")
+    if num_methods > 1:
+        print_text("Note: the best merge was chosen on these rows, so its own scores are a little too good.")
 
 
 def _shown(value: float | None) -> str:

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from motet._errors import RequestError, suggest
 from motet.cli._output import Common, print_json, print_text
+from motet.cli._task_column import is_task_run, predict_tasks
 
 
 def predict(
@@ -31,6 +32,10 @@ def predict(
     table
         Table with the feature columns; labels are not needed.
     """
+    if is_task_run(run):
+        predict_tasks(run, table, output, probabilities=probabilities, keep=keep or [],
+                      refused={"--target": target, "--intervals": intervals}, as_json=common.json)  # fmt: skip
+        return
     import polars as pl
 
     from motet.data import read_table, write_table
