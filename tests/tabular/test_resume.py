@@ -71,7 +71,7 @@ def interrupted(out, *moments: tuple[str, int]) -> TabularModel:
         [("shared", 5)],
         [("own_network:amount", 1)],
         [("own_network:grade", 2)],
-        [("own_lightgbm:amount", 1), ("shared", 3), ("shared", 4), ("own_network:bought", 2)],
+        [("shared", 3), ("shared", 4), ("own_network:bought", 2)],
     ],
     ids=lambda moments: "-".join(f"{stage}-{number}" for stage, number in moments),
 )

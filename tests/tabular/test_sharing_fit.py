@@ -96,7 +96,7 @@ def test_what_cannot_be_is_said_before_anything_is_trained(monkeypatch: pytest.M
         FitSettings(sharing="mmeo")
     with pytest.raises(RequestError, match=r"has no setting 'num_expert'. Did you mean 'num_experts'"):
         FitSettings(sharing="mmoe", sharing_settings={"num_expert": 2})
-    monkeypatch.setattr("motet.tabular._candidates._train_trees", lambda *_: pytest.fail("trained first"))
+    monkeypatch.setattr("motet.tabular._candidates.TreesBeside", lambda *_, **__: pytest.fail("trained first"))
     with pytest.raises(RequestError, match=r"groups \[\[0\], \[1\]\] were given; the 3 tasks"):
         fitted("home", groups=[[0], [1]])
 

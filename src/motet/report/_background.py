@@ -9,7 +9,7 @@ from motet.report._figures import curves_figure, pair_lines
 from motet.report._html import Html, details, join, paragraph, prose, section, table, tag
 from motet.report._read import Run
 from motet.report._results import Result
-from motet.report._words import plural
+from motet.report._words import model_name, plural
 
 _SHOWN_CURVES = 12
 _SHOWN_COLUMNS = 40
@@ -23,10 +23,12 @@ def curves_section(run: Run, results: Sequence[Result]) -> Html:
         return section("curves", "Learning curves", paragraph("The log holds no evaluations."))
     plots = [curves_figure(name, series, axis) for name, series in curves.items()]
     lead = f"Each target's main metric on the stop rows, by {axis}. The dot marks the best."
+    taught = any(one.stage == "distilled" for series in curves.values() for one in series)
     keys = tag(
         "p",
         *(tag("span", class_="key shared"), "shared model", tag("span", class_="key own_network dash"), "own network"),
         *(tag("span", class_="key own_lightgbm dash"), "best of own LightGBM"),
+        *((tag("span", class_="key distilled"), model_name("distilled")) if taught else ()),
         class_="soft",
     )
     rest = plots[_SHOWN_CURVES:]

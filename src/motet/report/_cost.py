@@ -88,6 +88,14 @@ def _rows(run: Run, results: Sequence[Result]) -> list[Html]:
     return [*lead, details(f"Rows in each part, for {len(results)} targets", shown) if len(results) > 12 else shown]
 
 
+def _size(artefact: dict[str, Any]) -> str | None:
+    kept, before = number(artefact.get("bytes")), number(artefact.get("bytes_without_distilling"))
+    if kept is None:
+        return None
+    less = f", {before / 1e6:.2f} MB before it was distilled" if before is not None and before > kept else ""
+    return f"{kept / 1e6:.2f} MB{less}"
+
+
 def _facts(run: Run) -> list[list[str]]:
     about, data = run.about, run.part("data")
     limit = number(about.get("time_limit"))
@@ -98,6 +106,7 @@ def _facts(run: Run) -> list[list[str]]:
         ("time limit", duration(limit) if limit is not None else "none"),
         ("data", data.get("source")),
         ("fingerprint of the data", data.get("fingerprint")),
+        ("size of the model", _size(mapping(run.metrics.get("artefact")))),
         *run.part("versions").items(),
         *run.part("machine").items(),
     ]

@@ -84,7 +84,7 @@ def _served(result: Result) -> Html:
 
 
 def _css(name: str) -> str:
-    return name if name in ("shared", "own_network", "own_lightgbm", "blend") else "own"
+    return name if name in ("shared", "own_network", "own_lightgbm", "blend", "distilled") else "own"
 
 
 def _gains(results: Sequence[Result]) -> Html:
@@ -107,6 +107,7 @@ def _gains(results: Sequence[Result]) -> Html:
             ("own_network", "own network serves"),
             ("own_lightgbm", "own LightGBM serves"),
             *([("blend", "a blend serves")] if any(r.served_by == "blend" for r in results) else []),
+            *([("distilled", "a small one serves")] if any(r.served_by == "distilled" for r in results) else []),
             ("worse", "worse by more than the margin"),
         ]
     )
@@ -122,7 +123,8 @@ def _legend(results: Sequence[Result]) -> Html:
         "constant": "what the best constant answer scores, such as the mean or the most frequent share",
         "own model": "the better of two models for this target alone: the same network, and LightGBM (boosted trees)",
         "shared model": "one network trained on all targets together",
-        "motet": "the model that this run serves for the target: the shared model, the target's own, or a blend",
+        "motet": "the model that this run serves for the target: the shared model, the target's own, a blend, or one "
+        "small network that these taught",
         "gain": "relative change of the score against the own model; positive is always better",
         "95 % interval": "the range of gains that resampling the rows gives 95 times out of 100",
         "guard": "lets the shared model serve only if it is not worse than the own model by more than the "
@@ -161,6 +163,8 @@ def _story(result: Result) -> str:
     therefore = "Even so," if serves_against_guard(result) else "So"
     if result.served_by == "blend":
         therefore = "But mixing all three was proven better than either, so"
+    if result.served_by == "distilled":
+        therefore = "One small network was then taught what would have served, and found not worse than it, so"
     unproven = " Note: no comparison on the test rows." if is_uncompared(result) else ""
     return (
         f"{how}{margin}. Verdict: {guard.verdict}. {therefore} the {model_name(result.served_by)} serves it.{unproven}"

@@ -109,8 +109,13 @@ def weak_sentences(results: Sequence[Result]) -> list[str]:
 def _served(results: Sequence[Result]) -> str:
     shared = [result.name for result in results if result.is_shared]
     blends = [result.name for result in results if result.served_by == "blend"]
-    own = [result.name for result in results if not result.is_shared and result.served_by != "blend"]
+    taught = [result.name for result in results if result.served_by == "distilled"]
+    own = [result.name for result in results if not result.is_shared and result.name not in {*blends, *taught}]
     start = f"{plural(len(results), 'target')}. "
+    if taught:
+        start += f"Served by one small network that the others taught: {listed(taught)}."
+        start += f" By the shared model: {listed(shared)}." if shared else ""
+        return start + (f" By their own models: {listed(own)}." if own else "")
     if blends:
         start += f"Served by a blend of the shared and own models: {listed(blends)}."
         start += f" By the shared model alone: {listed(shared)}." if shared else ""

@@ -10,6 +10,7 @@ MODELS = {
     "own_network": "own network",
     "own_lightgbm": "own LightGBM",
     "blend": "blend of the three",
+    "distilled": "small distilled network",
 }
 
 METRICS = {

@@ -3,5 +3,19 @@
 from motet.tabular._guard import Comparison, compare, draw_weights
 from motet.tabular._model import FitSettings, TabularModel, load
 from motet.tabular._prepared import Prepared
+from motet.tabular.boosting import RMTGB, TaskReading, TaskRows
+from motet.tabular.task_column import TaskColumnModel
 
-__all__ = ["Comparison", "FitSettings", "Prepared", "TabularModel", "compare", "draw_weights", "load"]
+__all__ = [
+    "RMTGB",
+    "Comparison",
+    "FitSettings",
+    "Prepared",
+    "TabularModel",
+    "TaskColumnModel",
+    "TaskReading",
+    "TaskRows",
+    "compare",
+    "draw_weights",
+    "load",
+]

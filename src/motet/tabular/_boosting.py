@@ -50,6 +50,7 @@ class Boosting:
     def __init__(self, task: Task, texts: list[str]) -> None:
         self.task = task
         self.texts = texts
+        self._packed: bytes | None = None
         lightgbm = require("lightgbm", "tables")
         self._models = [float(text) if _is_number(text) else lightgbm.Booster(model_str=text) for text in texts]
 
@@ -86,7 +87,9 @@ class Boosting:
 
     def to_bytes(self) -> bytes:
         """The models, compressed."""
-        return zlib.compress("\x00".join(self.texts).encode(), level=6)
+        if self._packed is None:  # seconds for large models, and more than one asks
+            self._packed = zlib.compress("\x00".join(self.texts).encode(), level=6)
+        return self._packed
 
     @classmethod
     def from_bytes(cls, task: Task, data: bytes) -> "Boosting":

@@ -1,21 +1,22 @@
 """The candidates of one fit: the shared network, each target's own network, and each target's trees."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from motet.tabular._boosting import Boosting, BoostingRows
+from motet.tabular._boosting import Boosting
 from motet.tabular._network import TrainedNetwork, loop_for, network_estimates, shape_for, train_network
+from motet.tabular._own_trees import TreesBeside, work_file
 from motet.tabular._prepared import Prepared
 from motet.tasks import Task
-from motet.train import Clock, Cost, Emit, Meter, read_tensors, write_tensors
+from motet.train import Clock, Cost, Emit
 
+NETWORK_THREADS = 4  # of torch at most, where there are processors to spare: more wait for each other
 OWN_SLACK = 1.25  # own networks stop by rows; the clock is only there for a machine that has become slower
 
 
@@ -28,6 +29,7 @@ class Candidates:
         estimates: by candidate and task, for `rows`.
         networks: the shared network under "", own networks under their task's name.
         trees: by task.
+        distilled: the small network that was taught by the others, or None.
         costs: by candidate.
         notes: what a reader should know.
     """
@@ -36,8 +38,15 @@ class Candidates:
     estimates: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     networks: dict[str, TrainedNetwork] = field(default_factory=dict)
     trees: dict[str, Boosting] = field(default_factory=dict)
+    distilled: TrainedNetwork | None = None
     costs: dict[str, Cost] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def network(self, candidate: str, task: str) -> TrainedNetwork:
+        """The network that answers a task as this candidate; with one target the shared one is its own too."""
+        if candidate == "distilled" and self.distilled is not None:
+            return self.distilled
+        return self.networks[task if candidate == "own_network" and task in self.networks else ""]
 
     def start(self, candidate: str) -> None:
         """Makes room for a candidate that is trained task by task."""
@@ -73,14 +82,44 @@ class Plan:
 def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> Candidates:
     """Trains everything that may serve a target, within the time of `clock`.
 
-    The trees come first and take at most six tenths, since they are what a target falls back on. What is left is
-    halved between the shared network and the own networks, which together get the rows, and so the compute, that the
-    shared one used.
+    The trees, which are what a target falls back on, grow beside the networks, on all processors but one where there
+    are several. The time is halved between the shared network and the own networks, which together get the rows, and
+    so the compute, that the shared one used.
     """
     # A setting that cannot be is found before anything is trained.
     shape_for(prepared, plan.sharing, plan.sharing_settings).build(prepared.tasks)
     found = Candidates(np.concatenate([prepared.split.choose, prepared.split.test]))
-    _train_trees(prepared, plan, clock.part(0.6), emit, found)
+    beside = _tree_threads(plan.threads, len(prepared.tasks))
+    text = "Training LightGBM for each target as the outside reference"
+    emit({"event": "stage", "stage": "own_lightgbm", "text": text})
+    trees = TreesBeside(
+        prepared, found.rows, seed=plan.seed, threads=beside, work=plan.work, clock=clock.part(0.9), emit=emit
+    )
+    with trees, _torch_threads(max(1, plan.threads - beside)):
+        _train_networks(prepared, plan, clock, trees.telling(emit), found)
+        grown = dict(zip((task.name for task in prepared.tasks), trees.collect(), strict=True))
+    found.trees = {name: one.trees for name, one in grown.items()}
+    found.costs["own_lightgbm"] = sum((one.cost for one in grown.values()), Cost())
+    found.estimates["own_lightgbm"] = {name: one.estimates for name, one in grown.items()}
+    return found
+
+
+def _tree_threads(threads: int, num_tasks: int) -> int:
+    """The processors of the trees: no network of a table's size gains by more than a few."""
+    return max(1, min(threads - 1, max(num_tasks, threads - NETWORK_THREADS)))
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train_networks(prepared: Prepared, plan: Plan, clock: Clock, emit: Emit, found: Candidates) -> None:
     emit({"event": "stage", "stage": "shared", "text": f"Training one network for {len(prepared.tasks)} targets"})
     shared = _network(prepared, prepared.tasks, plan, clock=clock.part(0.48), emit=emit, stage="shared", max_rows=None)
     found.networks[""] = shared
@@ -92,7 +131,6 @@ def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit
             "the learning rate had come down to zero by then."
         )
     _train_own_networks(prepared, plan, clock, emit, found)
-    return found
 
 
 def _train_own_networks(prepared: Prepared, plan: Plan, clock: Clock, emit: Emit, found: Candidates) -> None:
@@ -138,71 +176,6 @@ def _network(
         stage=stage,
         emit=emit,
         device=plan.device,
-        checkpoint=None if plan.work is None else plan.work / f"{_file_name(prepared, stage)}.safetensors",
+        checkpoint=work_file(prepared.tasks, plan.work, stage),
         max_rows=max_rows,
     )
-
-
-def _train_trees(prepared: Prepared, plan: Plan, clock: Clock, emit: Emit, found: Candidates) -> None:
-    emit(
-        {
-            "event": "stage",
-            "stage": "own_lightgbm",
-            "text": "Training LightGBM for each target as the outside reference",
-        }
-    )
-    found.start("own_lightgbm")
-    held_out = prepared.matrix(found.rows)
-    for number, task in enumerate(prepared.tasks):
-        stage = f"own_lightgbm:{task.name}"
-        path = None if plan.work is None else plan.work / f"{_file_name(prepared, stage)}.safetensors"
-        if path is not None and path.is_file():
-            tensors, metadata = read_tensors(path)
-            trees, cost = (
-                Boosting.from_bytes(task, tensors["trees"].numpy().tobytes()),
-                Cost(**json.loads(metadata["cost"])),
-            )
-        else:
-            trees, cost = _fit_trees(prepared, task, plan, clock.part(_share(len(prepared.tasks) - number)))
-            if path is not None:
-                write_tensors(path, {"trees": as_tensor(trees.to_bytes())}, {"cost": json.dumps(asdict(cost))})
-        found.trees[task.name] = trees
-        found.costs["own_lightgbm"] += cost
-        found.estimates["own_lightgbm"][task.name] = trees.estimate(held_out, threads=plan.threads)
-        stop_score = _stop_score(prepared, task, trees, plan.threads)
-        emit({"event": "evaluate", "stage": stage, "step": 0, "epoch": 0.0, "seconds": round(cost.seconds, 2),
-              "losses": {}, "scores": {task.name: stop_score}, "better": [task.name]})  # fmt: skip
-
-
-def _share(left: int) -> float:
-    """What one of so many targets may take of the time: more than its part, since most end early by themselves."""
-    return 1.5 / (left + 0.5)
-
-
-def _fit_trees(prepared: Prepared, task: Task, plan: Plan, clock: Clock) -> tuple[Boosting, Cost]:
-    parts = []
-    for rows in (prepared.split.train, prepared.split.stop):
-        targets, present = prepared.targets(task, rows)
-        parts.append(BoostingRows(prepared.matrix(rows[present]), targets, len(prepared.encoder.category_names)))
-    meter = Meter()
-    trees, rows_passed = Boosting.fit(task, *parts, seed=plan.seed, clock=clock, threads=plan.threads)
-    return trees, meter.read(rows_passed)
-
-
-def _stop_score(prepared: Prepared, task: Task, trees: Boosting, threads: int) -> float | None:
-    targets, present = prepared.targets(task, prepared.split.stop)
-    if not len(targets):
-        return None
-    estimates = trees.estimate(prepared.matrix(prepared.split.stop[present]), threads=threads)
-    score = float(task.score(estimates, targets)[0])
-    return round(score, 6) if np.isfinite(score) else None
-
-
-def _file_name(prepared: Prepared, stage: str) -> str:
-    kind, _, name = stage.partition(":")
-    return f"{kind}-{[task.name for task in prepared.tasks].index(name)}" if name else kind
-
-
-def as_tensor(data: bytes) -> Tensor:
-    """Bytes as a uint8 tensor, so that they fit into safetensors."""
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)

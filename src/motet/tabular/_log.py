@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,28 @@ from motet.train import Clock, Display, append_line, replacing
 
 
 class RunLog:
-    """Hands each record to the display and, in a run, to `log.jsonl`; a resumed run goes on where the file ends."""
+    """Hands each record to the display and, in a run, to `log.jsonl`; a resumed run goes on where the file ends.
+
+    Several threads may write to it.
+    """
 
     def __init__(self, display: Display, path: Path | None, clock: Clock) -> None:
         self.display = display
         self.path = path
         self.clock = clock
         self.records: list[dict[str, Any]] = []
+        self._one_at_a_time = threading.Lock()
         if path is not None and path.is_file():
             self.records = read_log(path)
             clock.spent = max((record.get("elapsed", 0.0) for record in self.records), default=0.0)
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        record = dict(record) | {"elapsed": round(self.clock.elapsed, 2)}
-        self.records.append(record)
-        if self.path is not None:
-            append_line(self.path, record)
-        self.display(record)
+        with self._one_at_a_time:
+            record = dict(record) | {"elapsed": round(self.clock.elapsed, 2)}
+            self.records.append(record)
+            if self.path is not None:
+                append_line(self.path, record)
+            self.display(record)
 
     def close(self) -> None:
         self.display.close()

@@ -19,11 +19,13 @@ from motet._errors import MissingExtraError, MotetError, RequestError, RunError,
 from motet.balance import from_name
 from motet.data import encode_targets, fingerprint, read_table
 from motet.models.sharing import settings_of
-from motet.tabular._candidates import Plan, train_candidates
+from motet.tabular._candidates import Candidates, Plan, train_candidates
+from motet.tabular._distil import artefact_bytes, distil
 from motet.tabular._guard import draw_weights, interval
+from motet.tabular._judge import Judge, Rules
 from motet.tabular._log import RunLog, read_log, write_log
 from motet.tabular._notes import notes_on
-from motet.tabular._outcome import Rules, decide, metrics_document, plain
+from motet.tabular._outcome import measure, metrics_document, plain
 from motet.tabular._prepared import Prepared, prepare
 from motet.tabular._served import Served
 from motet.tasks import Task
@@ -43,6 +45,7 @@ PACKAGES = ("torch", "numpy", "polars", "lightgbm", "safetensors")
 LARGEST_SEED = 2**31 - 1  # LightGBM's seeds are 32-bit
 DEPLOYS = ("small", "best")
 RESERVED = 0.1  # share of the time limit that preparing, choosing and writing need at the end
+DISTILLING = 0.2  # share of the rest that the small network gets
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class FitSettings:
         device: `cpu`, `cuda`, or None for the best there is.
         sharing: architecture of the shared network between encoder and heads, as `motet methods` lists them.
         sharing_settings: settings of that architecture by name, such as {"num_experts": 4}; None for its defaults.
-        deploy: `small` serves each target by one model; `best` by a blend of its candidates where that is proven
+        deploy: `small` serves each target by one model, and all of them by one small network that was taught by the
+            others where the guard finds that not worse; `best` by a blend of its candidates where that is proven
             better, which keeps all of them in the artefact.
     """
 
@@ -113,7 +117,8 @@ class TabularModel:
         RequestError: what was asked for cannot be done as asked; nothing is lost.
         RunError: the work failed, for example for want of disk space.
 
-    Cost: about twice a single network's training and one LightGBM a target, or the time limit.
+    Cost: about twice a single network's training and one LightGBM a target, and once more a network's where what serves
+        is distilled; or the time limit.
 
     Example:
         >>> model = TabularModel(["price:regression", "sold:binary"], time_limit=60)
@@ -208,17 +213,29 @@ class TabularModel:
             _device(settings),
             None if run is None else run.work,
         )
-        training = Clock(None if clock.limit is None else clock.left * (1 - RESERVED))
+        share = (1 - RESERVED) * (1 - DISTILLING if settings.deploy == "small" else 1.0)
+        training = Clock(None if clock.limit is None else clock.left * share)
         found = train_candidates(prepared, plan, clock=training, emit=log)
         log({"event": "stage", "stage": "choose", "text": "Choosing and measuring on held-out rows"})
-        rules = Rules(settings.margin, settings.resamples, settings.level, self.seed, settings.deploy)
-        outcomes = decide(prepared, found, rules)
-        self.served_ = Served.from_candidates(prepared.encoder, outcomes, found)
-        self.metrics_ = metrics_document(prepared, found, outcomes, clock.elapsed)
+        self._choose(prepared, found, plan, clock, log)
         self.run_ = self._document(frame, prepared, request, [*found.notes, *notes_on(self.metrics_, prepared)])
         self.log_ = log.unique()
         if run is not None:
             self._write(run)
+
+    def _choose(self, prepared: Prepared, found: Candidates, plan: Plan, clock: Clock, log: RunLog) -> None:
+        """Decides who serves, lets one small network take over where it may, and measures."""
+        settings = self.settings or FitSettings()
+        rules = Rules(settings.margin, settings.resamples, settings.level, self.seed, settings.deploy)
+        judge = Judge(prepared, found, rules)
+        judged = before = [judge.judge(task) for task in prepared.tasks]
+        if settings.deploy == "small":
+            left = Clock(None if clock.limit is None else max(0.0, clock.left - RESERVED * clock.limit))
+            judged = distil(prepared, found, judge, before, plan, clock=left, emit=log)
+        outcomes = [measure(judge, one) for one in judged]
+        self.served_ = Served.from_candidates(prepared.encoder, outcomes, found)
+        sizes = {"bytes": artefact_bytes(found, judged), "bytes_without_distilling": artefact_bytes(found, before)}
+        self.metrics_ = metrics_document(prepared, found, outcomes, clock.elapsed) | {"artefact": sizes}
 
     def predict(self, table: Any, *, tasks: Sequence[str] | None = None, intervals: bool = False) -> pl.DataFrame:
         """What a person reads: a frame with a column for each target, one row for each row of the table.

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from motet.balance import from_name
-from motet.models import MultiTaskModel, TabularEncoder, bin_edges
+from motet.models import MultiTaskModel, TabularEncoder, TokenEncoder, bin_edges
 from motet.models.sharing import from_name as sharing_from_name
+from motet.models.sharing import methods as architectures
 from motet.models.sharing import settings_of
 from motet.tabular._prepared import Prepared
 from motet.tasks import Task
@@ -37,6 +38,8 @@ class NetworkShape:
         dropout: in the residual blocks.
         sharing: architecture between the encoder and the heads.
         sharing_settings: its settings.
+        token_width: size of a column's token, where the architecture reads tokens; it then brings its own encoder, and
+            `width`, `num_blocks`, `dropout` and the embedding sizes are not used.
     """
 
     num_bins: int
@@ -50,23 +53,29 @@ class NetworkShape:
     dropout: float = 0.0
     sharing: str = "hard"
     sharing_settings: dict[str, Any] = field(default_factory=dict)
+    token_width: int = 32
 
     def build(self, tasks: Sequence[Task], edges: Tensor | None = None) -> MultiTaskModel:
         """A network of this shape; without `edges` they wait to be loaded with the weights."""
         if edges is None:
             edges = torch.zeros(self.num_numbers, self.num_bins + 1)
         with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay as they were
-            encoder = TabularEncoder(
-                edges,
-                self.category_sizes,
-                width=self.width,
-                num_blocks=self.num_blocks,
-                number_dim=self.number_dim,
-                category_dim=self.category_dim,
-                dropout=self.dropout,
-            )
-            sharing = sharing_from_name(self.sharing, len(tasks), width=self.width, settings=self.sharing_settings)
+            encoder = self._encoder(edges)
+            sharing = sharing_from_name(self.sharing, len(tasks), width=encoder.width, settings=self.sharing_settings)
             return MultiTaskModel(encoder, sharing, tasks, head_width=self.head_width)
+
+    def _encoder(self, edges: Tensor) -> TabularEncoder | TokenEncoder:
+        if architectures()[self.sharing].reads == "tokens":
+            return TokenEncoder(edges, self.category_sizes, width=self.token_width)
+        return TabularEncoder(
+            edges,
+            self.category_sizes,
+            width=self.width,
+            num_blocks=self.num_blocks,
+            number_dim=self.number_dim,
+            category_dim=self.category_dim,
+            dropout=self.dropout,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The shape as plain JSON data."""
@@ -134,14 +143,17 @@ def train_network(
     device: torch.device,
     checkpoint: Path | None = None,
     max_rows: int | None = None,
+    start: State | None = None,
 ) -> TrainedNetwork:
-    """Trains one network for `tasks`, which may be all of the table's or one alone."""
+    """Trains one network for `tasks`, which may be all of the table's or one alone; from `start` where it is given."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         edges = bin_edges(prepared.features.numbers[prepared.split.train], num_bins=shape.num_bins)
         model = shape.build(tasks, edges)
     starts = [torch.from_numpy(task.initial_outputs(prepared.targets(task, prepared.split.train)[0])) for task in tasks]
     model.heads.start_at(starts)
+    if start is not None:
+        model.load_state_dict(start)
     model.to(device)
     trainer = Trainer(
         model,

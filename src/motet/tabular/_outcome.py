@@ -1,47 +1,17 @@
-"""Who serves each target, and the proof: what goes into `metrics.json`."""
+"""What the choice is worth on rows that nothing has seen: what goes into `metrics.json`."""
 
-import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from motet.tabular._blend import LEAST_ROWS, cross_fitted, fit_blend, mixed
 from motet.tabular._candidates import Candidates
-from motet.tabular._dependence import block_length, row_errors
-from motet.tabular._guard import Comparison, HeldOut, draw_weights
+from motet.tabular._guard import Comparison, HeldOut
+from motet.tabular._judge import Judge, Judged, Rules, Trial
 from motet.tabular._prepared import Prepared
-from motet.tasks import (
-    Calibration,
-    Interval,
-    Task,
-    calibration_curve,
-    calibration_error,
-    fit_calibration,
-    fit_interval,
-)
+from motet.tasks import Calibration, Interval, Task, calibration_curve, calibration_error, fit_interval
 
-OWN = ("own_network", "own_lightgbm")
 NUMBERS = ("regression", "count", "quantile")
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How the guard decides.
-
-    Args:
-        margin: how much worse in percent the shared model may at most be, by the lower end of the interval.
-        resamples: bootstrap resamples.
-        level: share of rows that an interval is to cover.
-        seed: of the resamples.
-        deploy: `best` lets a blend of the candidates serve where it is proven better; `small` does not.
-    """
-
-    margin: float = 0.5
-    resamples: int = 500
-    level: float = 0.9
-    seed: int = 0
-    deploy: str = "small"
 
 
 @dataclass(frozen=True)
@@ -50,7 +20,7 @@ class Outcome:
 
     Args:
         task: the fitted task.
-        served_by: `shared`, `own_network`, `own_lightgbm` or `blend`.
+        served_by: `shared`, `own_network`, `own_lightgbm`, `distilled` or `blend`.
         shares: how much each candidate gives to the answer; one alone unless it is a blend.
         calibration: of the answer.
         interval: of the answer, or None.
@@ -65,97 +35,26 @@ class Outcome:
     document: dict[str, Any]
 
 
-def decide(prepared: Prepared, found: Candidates, rules: Rules) -> list[Outcome]:
-    """Chooses on the choose rows who serves each task, and measures on the test rows what that is worth."""
-    num_choose = len(prepared.split.choose)
-    parts = (
-        Resampled(prepared, found.rows[:num_choose], resamples=rules.resamples, seed=rules.seed),
-        Resampled(prepared, found.rows[num_choose:], resamples=rules.resamples, seed=rules.seed + 1),
-    )
-    return [_decide(prepared, found, task, rules, *parts) for task in prepared.tasks]
+def measure(judge: Judge, judged: Judged) -> Outcome:
+    """What serves a task, on the test rows."""
+    task, served, own, rules = judged.task, judged.served, judged.own, judge.rules
+    choices, part = judge.parts[task.name], judge.tested(judged)
+    bounds = fit_interval(task, choices.estimates[served], choices.targets, level=rules.level)
+    gain = part.compare(served, own) if served != own else Comparison(0.0, 0.0, 0.0)
+    document = _document(task, judged, part, gain, choices.skill(served, "constant")[0], rules)
+    if len(part.targets):
+        raw = judged.raw[served][judged.num_choose :]
+        document |= _calibration_part(task, raw, part.estimates[served], part.targets)
+        document |= _interval_part(bounds, part.estimates[served], part.targets, rules.level)
+    return Outcome(task, served, judged.shares[served], judged.calibrations[served], bounds, plain(document))
 
 
-class Resampled:
-    """The resamples of one part of the rows, drawn once for each length of block.
-
-    Args:
-        prepared: whose groups and order say what is drawn together.
-        rows: numbers of the part's rows.
-        resamples: R.
-        seed: of the draw.
-    """
-
-    def __init__(self, prepared: Prepared, rows: np.ndarray, *, resamples: int, seed: int) -> None:
-        self.prepared, self.rows, self.resamples, self.seed = prepared, rows, resamples, seed
-        self._weights: dict[int, np.ndarray] = {}
-
-    def held_out(
-        self, task: Task, estimates: dict[str, np.ndarray], targets: np.ndarray, present: np.ndarray
-    ) -> HeldOut:
-        """One task's labelled rows of this part; rows of a series are drawn in blocks.
-
-        Args:
-            task: the fitted task.
-            estimates: of the labelled rows, by candidate.
-            targets: of the labelled rows.
-            present: over all rows of the part, which are labelled.
-        """
-        sequence = self.prepared.sequence(self.rows[present])
-        block = 1
-        if self.prepared.groups is None:
-            # Not the constant: where a table is sorted by its target, that one's errors follow the target.
-            candidates = [part for name, part in estimates.items() if name != "constant"]
-            errors = [row_errors(task, part, targets)[sequence] for part in candidates]
-            pairs = itertools.combinations(errors, 2)
-            block = max((block_length(one - other) for one, other in pairs), default=1)
-        together = self.prepared.draws(self.rows, block=block)
-        if block not in self._weights:
-            self._weights[block] = draw_weights(
-                len(self.rows), resamples=self.resamples, seed=self.seed, groups=together
-            )
-        draws = None if together is None else len(np.unique(together[present]))
-        return HeldOut(task, estimates, targets, self._weights[block][:, present], draws=draws)
-
-    def halves(self, present: np.ndarray) -> np.ndarray:
-        """Which half each labelled row is in: every other of twenty stretches of rows, or every other group."""
-        together = self.prepared.draws(self.rows)
-        if together is not None:
-            return np.unique(together[present], return_inverse=True)[1] % 2 == 0
-        places = np.empty(int(present.sum()), dtype=np.int64)
-        places[self.prepared.sequence(self.rows[present])] = np.arange(len(places))
-        return places // (len(places) // 20 + 1) % 2 == 0
-
-
-def _decide(
-    prepared: Prepared, found: Candidates, task: Task, rules: Rules, choose: Resampled, test: Resampled
-) -> Outcome:
-    targets, present = prepared.targets(task, found.rows)
-    num_choose = int(present[: len(choose.rows)].sum())
-    chosen, tested = targets[:num_choose], targets[num_choose:]
-    raw = {name: found.estimates[name][task.name][present] for name in ("shared", *OWN)}
-    shares = {name: {name: 1.0} for name in raw}
-    if rules.deploy == "best" and num_choose >= LEAST_ROWS:
-        shares["blend"], raw["blend"] = _blend(task, raw, chosen, choose.halves(present[: len(choose.rows)]))
-    calibrations = {name: fit_calibration(task, part[:num_choose], chosen) for name, part in raw.items()}
-    good = {name: calibrations[name].apply(part) for name, part in raw.items()}
-
-    constant = task.baseline(prepared.targets(task, prepared.split.train)[0])
-    good["constant"] = np.repeat(constant, len(targets), axis=0)
-    choices = {name: part[:num_choose] for name, part in good.items()}
-    tests = {name: part[num_choose:] for name, part in good.items()}
-    chosen_part = choose.held_out(task, choices, chosen, present[: len(choose.rows)])
-    tested_part = test.held_out(task, tests, tested, present[len(choose.rows) :])
-    # The trees stand for the target unless its own network is proven better: with few rows the better score is luck.
-    own = "own_network" if chosen_part.compare("own_network", "own_lightgbm").low > 0 else "own_lightgbm"
-    guard = chosen_part.compare("shared", own)
-    verdict = guard.verdict(rules.margin)
-    served = "shared" if verdict == "not worse" else own
-    if "blend" in good and chosen_part.compare("blend", served).low > 0:
-        served = "blend"
-    bounds = fit_interval(task, good[served][:num_choose], chosen, level=rules.level)
-    gain = tested_part.compare(served, own) if served != own else Comparison(0.0, 0.0, 0.0)
-    skill = tested_part.skill(served, "constant")
-    again = chosen_part.skill(served, "constant")[0]
+def _document(
+    task: Task, judged: Judged, part: HeldOut, gain: Comparison, again: float, rules: Rules
+) -> dict[str, Any]:
+    """One task's part of `metrics.json`; `again` is the lower end of the skill on the choose rows."""
+    tests, tested, own, served, guard = part.estimates, part.targets, judged.own, judged.served, judged.guard
+    skill = part.skill(served, "constant")
     document = {
         "kind": task.kind,
         "metric": task.metric,
@@ -170,26 +69,23 @@ def _decide(
         "gain_percent": gain.gain,
         "ci95": [gain.low, gain.high],
         "served_by": served,
-        "candidates": {name: _candidate(task, tests[name], tested) for name in raw},
+        "candidates": {name: _candidate(task, tests[name], tested) for name in judged.raw},
         "guard": {"own": own, "margin_percent": rules.margin, "gain_percent": guard.gain,
-                  "ci95": [guard.low, guard.high], "verdict": verdict},
+                  "ci95": [guard.low, guard.high], "verdict": guard.verdict(rules.margin)},
     }  # fmt: skip
     if served == "blend":
-        document["shares"] = shares["blend"]
-    if len(tested):
-        document |= _calibration_part(task, raw[served][num_choose:], tests[served], tested)
-        document |= _interval_part(bounds, tests[served], tested, rules.level)
-    return Outcome(task, served, shares[served], calibrations[served], bounds, plain(document))
+        document["shares"] = judged.shares["blend"]
+    if judged.trial is not None:
+        document["distilled"] = _trial(judged.trial, rules.margin)
+    return document
 
 
-def _blend(
-    task: Task, raw: dict[str, np.ndarray], chosen: np.ndarray, halves: np.ndarray
-) -> tuple[dict[str, float], np.ndarray]:
-    """The blend's shares, and its estimates: of choose rows under shares that these rows did not choose."""
-    choices = {name: part[: len(chosen)] for name, part in raw.items()}
-    shares = fit_blend(task, choices, chosen)
-    rest = mixed({name: part[len(chosen) :] for name, part in raw.items()}, shares)
-    return shares, np.concatenate([cross_fitted(task, choices, chosen, halves), rest])
+def _trial(trial: Trial, margin: float) -> dict[str, Any]:
+    found: dict[str, Any] = {"teacher": trial.teacher, "admitted": trial.admitted}
+    for name, comparison in (("against_served", trial.served), ("against_own", trial.own)):
+        found[name] = {"gain_percent": comparison.gain, "ci95": [comparison.low, comparison.high],
+                       "verdict": comparison.verdict(margin)}  # fmt: skip
+    return found
 
 
 def _calibration_part(task: Task, raw: np.ndarray, estimates: np.ndarray, targets: np.ndarray) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from motet.data import FeatureEncoder, TableRows
 from motet.models import MultiTaskModel
 from motet.tabular._blend import mixed
 from motet.tabular._boosting import Boosting
-from motet.tabular._candidates import Candidates, as_tensor
-from motet.tabular._network import NetworkShape
+from motet.tabular._candidates import Candidates
+from motet.tabular._network import NetworkShape, TrainedNetwork
 from motet.tabular._outcome import Outcome
+from motet.tabular._own_trees import as_tensor
 from motet.tabular._prepared import join
 from motet.tasks import Calibration, Interval, Task
 from motet.tasks import from_dict as task_from_dict
@@ -46,7 +47,7 @@ class Answer:
 
     Args:
         task: the fitted task.
-        served_by: `shared`, `own_network`, `own_lightgbm` or `blend`.
+        served_by: `shared`, `own_network`, `own_lightgbm`, `distilled` or `blend`.
         shares: how much each candidate gives to the answer.
         calibration: applied to the answer.
         interval: gives bounds around a number, or None.
@@ -92,8 +93,7 @@ class Served:
             for outcome in outcomes
         }
         networks = []
-        for key, network in found.networks.items():
-            candidate = "own_network" if key else "shared"
+        for key, candidate, network in _trained(found):
             wanted = {name for name, answer in answers.items() if candidate in answer.shares and key in ("", name)}
             for state, names in network.distinct():
                 if serving := tuple(name for name in names if name in wanted):
@@ -192,6 +192,12 @@ class Served:
             if "own_lightgbm" in answer.shares
         }
         return cls(FeatureEncoder.from_dict(document["features"]), answers, tuple(networks), trees)
+
+
+def _trained(found: Candidates) -> list[tuple[str, str, TrainedNetwork]]:
+    """Every network with the task that it is for, "" for all, and as which candidate it answers."""
+    networks = [(key, "own_network" if key else "shared", network) for key, network in found.networks.items()]
+    return networks if found.distilled is None else [*networks, ("", "distilled", found.distilled)]
 
 
 def _shares(outcome: Outcome, *, alone: bool) -> dict[str, float]:

@@ -21,6 +21,7 @@ from motet.train._session import Session
 
 Emit = Callable[[Mapping[str, Any]], None]
 
+MIXED_FROM = 256 * 256  # rows a step times width: below it, changing formats costs more than short products save
 STOP_ROWS = 20_000  # more rows than these cost time and tell an evaluation nothing new
 
 
@@ -72,7 +73,8 @@ class Trainer:
     A batch may lack tasks; rows without any label are never drawn. The same seed gives the same result, and a run
     that was killed goes on from its checkpoint to the same result. With a time limit the learning rate falls with
     the clock, so that a run that ends early has still come down to zero; such a run repeats only as well as the
-    machine's speed does.
+    machine's speed does. Products are in bfloat16 where the machine is faster so; all else, and what is evaluated, is
+    in float32.
 
     Args:
         model: what is trained, on the CPU or on a device of its own.
@@ -103,6 +105,7 @@ class Trainer:
         self.emit = emit
         self.checkpoint = checkpoint
         self.device = next(model.parameters()).device
+        self.is_mixed = _is_mixed(self.device, settings.batch_size * model.heads.weight_in.shape[1])
         self.conflicts = ConflictLog(model, stage=stage, emit=emit, seed=settings.seed)
         balancer.add_tasks(tuple(model.tasks))
         self.optimizer = _optimizer(model, balancer, settings)
@@ -171,7 +174,7 @@ class Trainer:
         first: dict[str, Tensor] = {}
 
         def evaluate() -> tuple[dict[str, Tensor], Tensor] | dict[str, Tensor]:
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_mixed):
                 features = self.model.features(batch.inputs)
                 outputs = self.model.outputs(features)
             outputs = {name: value.float() for name, value in outputs.items()}
@@ -205,6 +208,14 @@ class Trainer:
         })  # fmt: skip
         if self.checkpoint is not None and session.progress.due():
             save_checkpoint(self.checkpoint, self.model, self.optimizer, self.balancer, session.best, session.progress)
+
+
+def _is_mixed(device: torch.device, size: int) -> bool:
+    """Whether products in bfloat16 are faster: on CUDA, and on processors with tiles for them (AMX)."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return size >= MIXED_FROM and has_tiles()
 
 
 def _thinned(rows: np.ndarray, most: int) -> np.ndarray:

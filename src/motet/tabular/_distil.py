@@ -1,0 +1,104 @@
+"""One small network in the place of what serves each target, where the guard finds it not worse."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from motet.tabular._candidates import Candidates, Plan
+from motet.tabular._judge import Judge, Judged
+from motet.tabular._lessons import make_lessons
+from motet.tabular._network import State, TrainedNetwork, loop_for, network_estimates, train_network
+from motet.tabular._prepared import Prepared
+from motet.train import Clock, Emit, Meter
+
+ASKING = 0.4  # of the time at most, for the teachers' answers
+LEAST_SECONDS = 1.0  # of time, below which there is nothing to be learned
+BALANCE = "uncertainty"  # the teachers have settled what the tasks' gradients would fight over
+
+
+def distil(
+    prepared: Prepared, found: Candidates, judge: Judge, judged: list[Judged], plan: Plan, *, clock: Clock, emit: Emit
+) -> list[Judged]:
+    """Teaches one network of the shared one's shape what serves each task, and lets it serve where it may.
+
+    It serves a task where the guard's test says that it is worse neither than what serves the task now nor than the
+    task's best own model, and only if the artefact becomes smaller by it; otherwise everything stays as it was. Where
+    what serves is no larger than one network, such as the shared one for all tasks, there is nothing to do.
+
+    Args:
+        prepared: the table.
+        found: the trained candidates; gets the network, its estimates and its cost.
+        judge: of the choose rows.
+        judged: what they say, by task.
+        plan: how candidates are trained.
+        clock: the time for all of it.
+        emit: takes the records of the log.
+
+    Cost: the teachers' answers for the training rows once, and one network's training.
+    """
+    before = artefact_bytes(found, judged)
+    if before <= state_bytes(found.networks[""].trained.best.joint_state):
+        return judged
+    if clock.left < LEAST_SECONDS:
+        found.notes.append("No time was left to teach one small network what serves; a longer time limit leaves some.")
+        return judged
+    emit({"event": "stage", "stage": "distilled", "text": "Teaching one small network what serves each target"})
+    meter = Meter()
+    teachers = {one.task.name: judge.teacher(one) for one in judged}
+    lessons = make_lessons(prepared, found, teachers, seed=plan.seed, clock=clock.part(ASKING), threads=plan.threads)
+    student = _train(prepared, lessons, found.networks[""], plan, clock, emit)
+    found.distilled = student
+    found.estimates["distilled"] = network_estimates(student, prepared, found.rows)
+    found.costs["distilled"] = meter.read(student.trained.cost.rows)
+    admitted = [
+        judge.admit(one, found.estimates["distilled"][one.task.name], teachers[one.task.name]) for one in judged
+    ]
+    if artefact_bytes(found, admitted) < before:
+        return admitted
+    if any(one.served == "distilled" for one in admitted):
+        found.notes.append(
+            "A small network was taught and may serve some targets, but with the others' models beside it the artefact "
+            "would be no smaller; it was left out."
+        )
+    return [replace(one, served=old.served) for one, old in zip(admitted, judged, strict=True)]
+
+
+def _train(
+    prepared: Prepared, lessons: Prepared, shared: TrainedNetwork, plan: Plan, clock: Clock, emit: Emit
+) -> TrainedNetwork:
+    """The student: it goes on from the shared network's joint best state, and has one state for all tasks."""
+    found = train_network(
+        lessons,
+        lessons.tasks,
+        shape=shared.shape,
+        balance=BALANCE,
+        settings=loop_for(len(lessons.split.train), max_epochs=plan.max_epochs, seed=plan.seed),
+        clock=clock,
+        stage="distilled",
+        emit=emit,
+        device=plan.device,
+        checkpoint=None if plan.work is None else plan.work / "distilled.safetensors",
+        start=shared.trained.best.joint_state,
+    )
+    state = found.trained.best.joint_state
+    return TrainedNetwork(
+        found.shape, tuple(prepared.tasks), {task.name: state for task in prepared.tasks}, found.trained
+    )
+
+
+def artefact_bytes(found: Candidates, judged: Sequence[Judged]) -> int:
+    """Bytes of the tensors that the served model keeps."""
+    states: dict[int, State] = {}
+    total = 0
+    for one in judged:
+        for candidate in one.shares[one.served]:
+            if candidate == "own_lightgbm":
+                total += len(found.trees[one.task.name].to_bytes())
+            else:
+                state = found.network(candidate, one.task.name).states[one.task.name]
+                states[id(state)] = state
+    return total + sum(state_bytes(state) for state in states.values())
+
+
+def state_bytes(state: State) -> int:
+    """Bytes of a network's tensors."""
+    return sum(tensor.nbytes for tensor in state.values())
