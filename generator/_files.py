@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from generator._adapter_pages import adapter_pages, adapter_table
 from generator._chooser import chooser
 from generator._facts import all_facts
 from generator._lists import api_page, exports
@@ -11,6 +12,7 @@ from generator._page import page
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "methods"
+ADAPTERS = ROOT / "docs" / "adapters.md"
 CHOOSER = ROOT / "docs" / "choose.md"
 API = ROOT / "docs" / "api.md"
 EXPORTS = ROOT / "src" / "motet" / "balance" / "__init__.py"
@@ -24,6 +26,8 @@ def outputs() -> dict[Path, str]:
     found[PAGES / "index.md"] = overview(facts, measured)
     found[CHOOSER] = chooser(CHOOSER.read_text(encoding="utf-8"), facts, measured)
     found[API] = api_page(API.read_text(encoding="utf-8"), facts)
+    found |= {ADAPTERS.parent / "adapters" / f"{name}.md": text for name, text in adapter_pages().items()}
+    found[ADAPTERS] = adapter_table(ADAPTERS.read_text(encoding="utf-8"))
     found[EXPORTS] = exports(EXPORTS.read_text(encoding="utf-8"), facts)
     return found
 
@@ -32,5 +36,6 @@ def stale() -> list[str]:
     """Paths from the root of generated files that differ from what they should hold, or that nothing makes any more."""
     texts = outputs()
     differing = [path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    left = [path for path in sorted(PAGES.glob("*.md")) if path not in texts]
+    pages = [*sorted(PAGES.glob("*.md")), *sorted((PAGES.parent / "adapters").glob("*.md"))]
+    left = [path for path in pages if path not in texts]
     return [path.relative_to(ROOT).as_posix() for path in (*differing, *left)]

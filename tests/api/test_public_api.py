@@ -14,6 +14,7 @@ ROOMS = (
     "motet.models",
     "motet.models.blocks",
     "motet.models.sharing",
+    "motet.models.adapters",
     "motet.data",
     "motet.train",
     "motet.tabular",
