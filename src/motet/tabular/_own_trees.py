@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +108,8 @@ class TreesBeside:
             cost = Cost(**json.loads(metadata["cost"]))
         else:
             trees, cost = self._fit(task, self.clock.part(_share(left / self.workers)))
+            if self.clock.stopped.is_set():
+                raise CancelledError  # cut short: a resumed fit must not find them
             if path is not None:
                 write_tensors(path, {"trees": as_tensor(trees.to_bytes())}, {"cost": json.dumps(asdict(cost))})
         score = self._stop_score(task, trees)
