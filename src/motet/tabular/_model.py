@@ -1,12 +1,7 @@
 """`TabularModel`: one estimator for one table with several targets."""
 
-import json
-import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,12 +10,11 @@ import polars as pl
 import torch
 
 from motet import __version__
-from motet._errors import MissingExtraError, MotetError, RequestError, RunError, suggest
-from motet.balance import from_name
-from motet.data import encode_targets, fingerprint, read_table
-from motet.models.sharing import settings_of
+from motet._errors import MissingExtraError, MotetError, RequestError, RunError
+from motet.data import encode_targets, read_table
 from motet.tabular._candidates import Candidates, Plan, train_candidates
 from motet.tabular._distil import artefact_bytes, distil
+from motet.tabular._document import request_document, run_document
 from motet.tabular._guard import draw_weights, interval
 from motet.tabular._judge import Judge, Rules
 from motet.tabular._log import RunLog, read_log, write_log
@@ -28,6 +22,7 @@ from motet.tabular._notes import notes_on
 from motet.tabular._outcome import measure, metrics_document, plain
 from motet.tabular._prepared import Prepared, prepare
 from motet.tabular._served import Served
+from motet.tabular._settings import LARGEST_SEED, FitSettings, checked
 from motet.tasks import Task
 from motet.train import (
     FORMAT,
@@ -41,56 +36,8 @@ from motet.train import (
     write_tensors,
 )
 
-PACKAGES = ("torch", "numpy", "polars", "lightgbm", "safetensors")
-LARGEST_SEED = 2**31 - 1  # LightGBM's seeds are 32-bit
-DEPLOYS = ("small", "best")
 RESERVED = 0.1  # share of the time limit that preparing, choosing and writing need at the end
 DISTILLING = 0.2  # share of the rest that the small network gets
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What few people set.
-
-    Args:
-        balance: balancing method of the shared network, as `motet methods` lists them; wrappers go before it, the
-            outermost first: `f-mtl+cagrad`.
-        margin: percent by which the shared model may at most be worse and still serve a target.
-        level: share of rows that prediction intervals are to cover.
-        max_epochs: of every network; None suits the table.
-        resamples: bootstrap resamples of the guard.
-        threads: processor threads; None takes those that torch takes.
-        device: `cpu`, `cuda`, or None for the best there is.
-        sharing: architecture of the shared network between encoder and heads, as `motet methods` lists them.
-        sharing_settings: settings of that architecture by name, such as {"num_experts": 4}; None for its defaults.
-        deploy: `small` serves each target by one model, and all of them by one small network that was taught by the
-            others where the guard finds that not worse; `best` by a blend of its candidates where that is proven
-            better, which keeps all of them in the artefact.
-    """
-
-    balance: str = "uncertainty"
-    margin: float = 0.5
-    level: float = 0.9
-    max_epochs: int | None = None
-    resamples: int = 500
-    threads: int | None = None
-    device: str | None = None
-    deploy: str = "small"
-    sharing: str = "hard"
-    sharing_settings: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        from_name(self.balance)
-        settings_of(self.sharing, self.sharing_settings)
-        if self.deploy not in DEPLOYS:
-            message = f"deploy is '{self.deploy}'.{suggest(self.deploy, DEPLOYS)} Choose small or best."
-            raise RequestError(message)
-        _check("margin", self.margin, low=0.0, high=100.0)
-        _check("level", self.level, low=0.5, high=0.999)
-        for name in ("max_epochs", "resamples", "threads"):
-            value = getattr(self, name)
-            if value is not None:
-                _check(name, value, low=1, high=1e9)
 
 
 class TabularModel:
@@ -169,11 +116,14 @@ class TabularModel:
             display: takes the records of the log as they come.
             on_prepared: called once the schema, the split and the targets are decided, before training.
         """
-        clock = Clock(_positive(self.time_limit))
-        _check("seed", self.seed, low=0, high=LARGEST_SEED)
+        clock = Clock(None if self.time_limit is None else checked("time_limit", self.time_limit, low=1e-9, high=1e12))
+        checked("seed", self.seed, low=0, high=LARGEST_SEED)
         settings = self.settings or FitSettings()
         frame = read_table(table)
-        request = self._request(table, frame, settings)
+        request = request_document(
+            table, frame, self.targets, settings, seed=self.seed, time_limit=self.time_limit, split=self.split,
+            split_column=self.split_column, roles=self.roles or {},
+        )  # fmt: skip
         run = None if out is None else RunDirectory.create(out, request, resume=resume)
         log = RunLog(display or Silent(), None if run is None else run.path / "log.jsonl", clock)
         try:
@@ -210,7 +160,7 @@ class TabularModel:
             settings.max_epochs,
             self.seed,
             threads,
-            _device(settings),
+            settings.torch_device(),
             None if run is None else run.work,
         )
         share = (1 - RESERVED) * (1 - DISTILLING if settings.deploy == "small" else 1.0)
@@ -218,7 +168,8 @@ class TabularModel:
         found = train_candidates(prepared, plan, clock=training, emit=log)
         log({"event": "stage", "stage": "choose", "text": "Choosing and measuring on held-out rows"})
         self._choose(prepared, found, plan, clock, log)
-        self.run_ = self._document(frame, prepared, request, [*found.notes, *notes_on(self.metrics_, prepared)])
+        notes = [*found.notes, *notes_on(self.metrics_, prepared)]
+        self.run_ = run_document(frame, prepared, request, notes, plan.device)
         self.log_ = log.unique()
         if run is not None:
             self._write(run)
@@ -284,7 +235,7 @@ class TabularModel:
         Raises:
             RequestError: no column of any asked-for target is in the table.
         """
-        _check("seed", seed, low=0, high=LARGEST_SEED)
+        checked("seed", seed, low=0, high=LARGEST_SEED)
         frame = read_table(table)
         served = self._model()
         names = served.names(tasks)
@@ -351,38 +302,6 @@ class TabularModel:
             raise RequestError(message)
         return self.served_
 
-    def _request(self, table: Any, frame: pl.DataFrame, settings: FitSettings) -> dict[str, Any]:
-        source = str(table) if isinstance(table, (str, Path)) else type(table).__name__
-        targets = [target if isinstance(target, str) else target.to_dict() for target in self.targets]
-        request = {
-            "source": Path(source).name, "fingerprint": fingerprint(frame), "targets": targets, "seed": self.seed,
-            "time_limit": self.time_limit, "split": self.split, "split_column": self.split_column,
-            "roles": dict(self.roles or {}), "settings": asdict(settings),
-        }  # fmt: skip
-        return json.loads(json.dumps(request, default=str))
-
-    def _document(
-        self, frame: pl.DataFrame, prepared: Prepared, request: dict[str, Any], notes: list[str]
-    ) -> dict[str, Any]:
-        split = prepared.split
-        return plain({
-            "motet": __version__,
-            "seed": self.seed,
-            "time_limit": self.time_limit,
-            "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
-            "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(),
-                        "device": _device(self.settings or FitSettings()).type},
-            "data": {"source": request["source"], "fingerprint": request["fingerprint"],
-                     "rows": frame.height, "columns": frame.width},
-            "split": {"how": split.how, "column": self.split_column} | {
-                name: len(getattr(split, name)) for name in ("train", "stop", "choose", "test")
-            },
-            "settings": request["settings"],
-            "schema": prepared.schema.to_dict(),
-            "leaks": [asdict(leak) for leak in prepared.leaks],
-            "notes": notes,
-        })  # fmt: skip
-
 
 def load(path: str | Path) -> TabularModel:
     """Loads a finished run.
@@ -412,10 +331,6 @@ def load(path: str | Path) -> TabularModel:
     return model
 
 
-def _device(settings: FitSettings) -> torch.device:
-    return torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
 def _forget_if_empty(run: RunDirectory | None) -> None:
     """Takes a run directory away again in which no work has been done, so that a corrected request can use it."""
     if run is not None and run.work.is_dir() and not any(run.work.iterdir()):
@@ -424,15 +339,3 @@ def _forget_if_empty(run: RunDirectory | None) -> None:
 
 def _column(values: np.ndarray) -> pl.Series:
     return pl.Series(values.tolist()) if values.dtype == object else pl.Series(values)
-
-
-def _positive(time_limit: float | None) -> float | None:
-    if time_limit is not None:
-        _check("time_limit", time_limit, low=1e-9, high=1e12)
-    return time_limit
-
-
-def _check(name: str, value: float, *, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        message = f"{name} is {value!r}; a number between {low:g} and {high:g} was expected. Change it."
-        raise RequestError(message)
