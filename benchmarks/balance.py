@@ -1,9 +1,11 @@
 """What balancing costs: ratios to one plain sum-of-losses step, in one run, one thread, process CPU time.
 
     python benchmarks/balance.py --out benchmarks/results/balance.json
+    python benchmarks/balance.py --cosines --tasks 8 --repeats 16 --out benchmarks/results/balance_cosines.json
 
-TorchJD is measured beside motet where it is installed (`pip install torchjd`). With `--device cuda` it is wall time,
-and memory is the allocator's.
+The second measures how near the sketch's direction is to the exact one, on nets as they start and after 40 steps of
+Adam. TorchJD is measured beside motet where it is installed (`pip install torchjd`). With `--device cuda` it is wall
+time, and memory is the allocator's.
 """
 
 import argparse
@@ -200,6 +202,42 @@ def measure(net: str, num_tasks: int, name: str, repeats: int, device: str) -> d
     }  # fmt: skip
 
 
+def cosines(net: str, num_tasks: int, draws: int, device: str) -> list[dict[str, object]]:
+    """Cosines of UPGrad's direction by the sketch to the exact one, untrained and after 40 steps of Adam."""
+    torch.set_num_threads(1)
+    problem = Problem(net, num_tasks, device=device)
+    found = [{"net": net, "tasks": num_tasks, "trained": False, **_drawn(problem, draws)}]
+    optimizer = torch.optim.Adam(problem.parameters, lr=1e-3)
+    step = plain(problem)
+    for _ in range(40):
+        step()
+        optimizer.step()
+    return [*found, {"net": net, "tasks": num_tasks, "trained": True, **_drawn(problem, draws)}]
+
+
+def _drawn(problem: Problem, draws: int) -> dict[str, object]:
+    from motet.balance import Step, UPGrad
+
+    def decide(balancer: UPGrad) -> Step:
+        problem.clear()
+        return balancer.backward(problem.losses()[1], shared=problem.trunk.parameters())
+
+    exact, sketch = decide(UPGrad()), UPGrad(gramian="sketch")
+    gramian, right = exact.gramian.double().cpu(), torch.tensor(list(exact.weights.values()), dtype=torch.float64)
+
+    def cosine(weights: Tensor) -> float:
+        # ⟨Σ a_i g_i, Σ b_j g_j⟩ = aᵀ G b: the directions need not be formed.
+        return float(right @ gramian @ weights / ((right @ gramian @ right) * (weights @ gramian @ weights)).sqrt())
+
+    steps = [decide(sketch) for _ in range(draws)]
+    values = sorted(cosine(torch.tensor(list(step.weights.values()), dtype=torch.float64)) for step in steps)
+    return {
+        "source": steps[0].source, "draws": draws, "mean": round(statistics.mean(values), 4),
+        "median": round(statistics.median(values), 4), "least": round(values[0], 4),
+        "equal_weights": round(cosine(torch.ones_like(right)), 4),
+    }  # fmt: skip
+
+
 def _seconds(step: Callable[[], None], device: str) -> float:
     if device == "cpu":
         begun = time.process_time()
@@ -233,12 +271,39 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="cpu", help="cpu, by one thread's CPU time; or cuda, by wall time")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--cosines", action="store_true", help="the sketch's direction in the place of times")
     parser.add_argument("--cell", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
         net, tasks, name = json.loads(options.cell)
         print(json.dumps(measure(net, tasks, name, options.repeats, options.device)))
         return
+    cells = measured_cosines(options) if options.cosines else measured_times(options)
+    result = {
+        "command": " ".join(["python", "benchmarks/balance.py", *sys.argv[1:]]), "torch": torch.__version__,
+        "machine": {
+            "system": platform.system(), "processor": _processor(options.device), "python": platform.python_version(),
+        },
+        "cells": cells,
+    }  # fmt: skip
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({"cells": len(cells), "failed": sum("error" in cell for cell in cells)}))
+
+
+def measured_cosines(options: argparse.Namespace) -> list[dict[str, object]]:
+    """A cell for each net, number of tasks and state of training."""
+    cells: list[dict[str, object]] = []
+    for net in options.nets.split(","):
+        for tasks in [int(word) for word in options.tasks.split(",") if word] or TASKS[net]:
+            for cell in cosines(net, tasks, options.repeats, options.device):
+                cells.append(cell)
+                print(json.dumps(cell), flush=True)
+    return cells
+
+
+def measured_times(options: argparse.Namespace) -> list[dict[str, object]]:
+    """A cell for each net, number of tasks and way to balance."""
     ways = [
         name
         for name in options.ways.split(",")
@@ -268,16 +333,7 @@ def main() -> None:
                 cells.append(found)
                 shown = f"{found.get('ratio', 'failed'):>8}  +{found.get('added_mb', 0)} MB"
                 print(f"{net:12} T={tasks:<3} {name:18} {shown}", flush=True)
-    result = {
-        "command": " ".join(["python", "benchmarks/balance.py", *sys.argv[1:]]), "torch": torch.__version__,
-        "machine": {
-            "system": platform.system(), "processor": _processor(options.device), "python": platform.python_version(),
-        },
-        "cells": cells,
-    }  # fmt: skip
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({"cells": len(cells), "failed": sum("error" in cell for cell in cells)}))
+    return cells
 
 
 if __name__ == "__main__":

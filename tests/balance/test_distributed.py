@@ -18,7 +18,26 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from motet import RequestError
-from motet.balance import FAMO, SAM, Balancer, CAGrad, GradDrop, Ranks, UncertaintyWeighting, UPGrad, from_name, methods
+from motet.balance import (
+    FAMO,
+    FMTL,
+    FULLER,
+    SAM,
+    SAMO,
+    Accumulation,
+    Balancer,
+    CAGrad,
+    ElementwiseClipping,
+    GradDrop,
+    MoCo,
+    NormalisedDescent,
+    Ranks,
+    RepMTL,
+    UncertaintyWeighting,
+    UPGrad,
+    from_name,
+    methods,
+)
 
 TASKS = ("a", "b", "c")
 ROWS = 12
@@ -151,22 +170,62 @@ def without_counts() -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in net.named_parameters()}
 
 
-def scaled() -> dict[str, Tensor]:
+def closure_of(net: Net, balancer: Balancer, step: int, *, factor: float = 1.0) -> Callable[[], Any]:
+    """What a method that looks around asks for."""
+    x, y, present = batch(step, full=False)
+
+    def closure() -> Any:
+        z = net(x)
+        losses = {name: factor * loss for name, loss in net.losses(z, y, present).items()}
+        return (losses, z) if balancer.needs_features else losses
+
+    return closure
+
+
+def around(balancer: Balancer) -> dict[str, Tensor]:
+    """Three steps with a wrapper, where one process has no label of a task."""
+    net = Net()
+    balancer.add_tasks(TASKS)
+    optimizer = torch.optim.SGD([*net.parameters(), *balancer.parameters()], lr=0.1)
+    for step in range(3):
+        ranks = together(net, batch(step, full=False)[2])
+        found = balancer.backward(closure_of(net, balancer, step), shared=net.trunk.parameters(), **ranks)
+        if found.ready:
+            optimizer.step()
+            optimizer.zero_grad()
+    return {**net.state_dict(), **{f"balancer.{key}": value for key, value in balancer.state_dict().items()}}
+
+
+def modalities() -> dict[str, Tensor]:
+    """FULLER with two encoders, whose gradients are brought to one length over the rows of all processes."""
+    net, (x, y, present) = Net(), batch(0, full=False)
+    torch.manual_seed(1)
+    encoders = nn.ModuleList([nn.Linear(3, 4), nn.Linear(3, 4)]).double()
+    net.fusion = nn.Linear(8, 5).double()
+    net.encoders = encoders
+    parts = [encoder(factor * half) for encoder, half, factor in zip(encoders, x.split(3, dim=1), (1, 30), strict=True)]
+    z = net.fusion(torch.cat(parts, dim=1)).tanh()
+    step = FULLER().backward(net.losses(z, y, present), features=[z, *parts], **together(net, present))
+    grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    return grads | {"weights": torch.tensor(list(step.weights.values()))}
+
+
+def scaled(balancer: Balancer) -> dict[str, Tensor]:
     """Under a scaler; in the second step the gradients of the last process overflow, and no process moves."""
-    net, balancer = Net(), UPGrad()
+    net = Net()
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100, backoff_factor=2.0**-90)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for step in range(3):
-        x, y, present = batch(step, full=False)
+        present = batch(step, full=False)[2]
         large = step == 1 and (not dist.is_initialized() or dist.get_rank() == 1)
-        losses = {name: (1e290 if large else 1.0) * loss for name, loss in net.losses(net(x), y, present).items()}
+        closure = closure_of(net, balancer, step, factor=1e290 if large else 1.0)
         optimizer.zero_grad()
         ranks = together(net, present)
-        found = balancer.backward(losses, shared=net.trunk.parameters(), scaler=scaler, **ranks)
+        found = balancer.backward(closure, shared=net.trunk.parameters(), scaler=scaler, **ranks)
         assert found.skipped == (TASKS if step == 1 else ())
         scaler.step(optimizer)
         scaler.update()
-    return {"scale": torch.tensor(scaler.get_scale()), **{name: p.detach() for name, p in net.named_parameters()}}
+    return {"scale": torch.tensor(scaler.get_scale()), **net.state_dict(), **balancer.state_dict()}
 
 
 def looking_back() -> dict[str, Tensor]:
@@ -232,8 +291,8 @@ def refused(change: str) -> str:
         losses |= {"nan": {"b": losses["b"] * torch.nan}, "shape": {"a": torch.ones(2) * z.sum()}}.get(change, {})
     where = {"shared": net.trunk.parameters()} if "exact" in change else {"features": z}
     try:
-        if change == "closure":
-            SAM().backward(lambda: losses, ranks=ranks)
+        if change in LOOKING:
+            LOOKING[change](net, (x, y, present), ranks)
         else:
             method = from_name("element-wise-clipping+upgrad") if "rework" in change else UPGrad()
             method.backward({} if change == "nothing" else losses, **where, ranks=ranks)
@@ -242,6 +301,29 @@ def refused(change: str) -> str:
     return "nothing was refused"
 
 
+def forgetful(net: Net, rows: tuple[Tensor, Tensor, Tensor], ranks: Ranks) -> None:
+    """One process has no loss of a task when the closure is called again."""
+    calls = []
+
+    def closure() -> dict[str, Tensor]:
+        calls.append(1)
+        losses = net.losses(net(rows[0]), *rows[1:])
+        return {name: losses[name] for name in TASKS[len(calls) > 1 and dist.get_rank() == 1 :]}
+
+    SAM().backward(closure, ranks=ranks)
+
+
+def one_by_one(parameters: str, net: Net, rows: tuple[Tensor, Tensor, Tensor], _: Ranks) -> None:
+    """The ranks know the trunk alone, or the heads."""
+    ranks = Ranks(getattr(net, parameters).parameters())
+    FMTL().backward(lambda: net.losses(net(rows[0]), *rows[1:]), shared=net.trunk.parameters(), ranks=ranks)
+
+
+LOOKING: dict[str, Callable[..., None]] = {
+    "another closure": forgetful,
+    "heads of task gradients": partial(one_by_one, "trunk"),
+    "trunk of task gradients": partial(one_by_one, "heads"),
+}
 ROW_COUNTS = {"count": {"a": 1, "b": 1}}
 REFUSALS = {
     "nan": (r"Task 'b' has a loss of nan", r"Task 'b' has a loss of nan"),
@@ -249,9 +331,11 @@ REFUSALS = {
     "nothing": (r"No process has a loss",) * 2,
     "count": (r"Task 'c' has a loss and no count in Ranks\(rows=\.\.\.\), which has \['a', 'b'\]",) * 2,
     "parameters": (r"A parameter of shape \(1,\) .* Pass Ranks\(model.parameters\(\)\)",) * 2,
-    "closure": (r"SAM reads the gradients of one process's unscaled losses .* Leave them out",) * 2,
+    "another closure": (r"The process of rank 1 .* no process takes", r"Task 'a' had a loss at .* outside the closure"),
+    "heads of task gradients": (r"A loss depends on a parameter .* Pass Ranks\(model.parameters\(\)\), with the",) * 2,
+    "trunk of task gradients": (r"FMTL got parameters in shared= .* not among those of Ranks; .* Pass Ranks\(",) * 2,
     "shards exact": (r"UPGrad was given sharded parameters in shared=; .* Pass features=z",) * 2,
-    "shards, reworked": (r"given a model with sharded parameters.* Rework gradients after backward\(\)",) * 2,
+    "shards, reworked": (r"given one with sharded parameters.* or leave the wrapper out",) * 2,
     "shards and heads": (r"A parameter of shape \(1,\) .* shard the trunk alone",) * 2,
 }
 CASES: dict[str, Callable[[], Any]] = {
@@ -279,16 +363,37 @@ CASES: dict[str, Callable[[], Any]] = {
     "accumulated": accumulated,
     "without counts": without_counts,
     "skipped": skipped,
-    "scaled": scaled,
+    "scaled": lambda: scaled(UPGrad()),
+    "modalities": modalities,
     "looking back": looking_back,
     "without rows, exact": partial(without_rows, "parameters"),
     "without rows, features": partial(without_rows, "features"),
     "rows of one task each": rows_of_one_task_each,
 }  # fmt: skip
-ALONE = {"fuller"}  # works on one process only, and says so
-for _name, _kind in methods().items():
-    if _name not in ALONE and not _kind.needs_closure:
-        CASES[f"method {_name}"] = lambda name=_name: train(from_name(name), place_of(name))
+for _name in methods():
+    CASES[f"method {_name}"] = lambda name=_name: train(from_name(name), place_of(name))
+WRAPPED: dict[str, Callable[[], Balancer]] = {
+    "sam": lambda: SAM(CAGrad(), rho=0.5),
+    "adaptive sam": lambda: SAM(UncertaintyWeighting(), rho=0.5, adaptive=True),
+    "f-mtl": lambda: FMTL(MoCo(), rho=0.5),
+    "samo": lambda: SAMO(CAGrad(), rho=0.5, mu=0.3),
+    "rep-mtl": lambda: RepMTL(UncertaintyWeighting()),
+    "accumulation": lambda: Accumulation(CAGrad(), num_batches=3),
+    "accumulation of one task each": lambda: Accumulation(CAGrad(), num_batches=3, share="one"),
+    "sam, rep-mtl": lambda: SAM(RepMTL(CAGrad()), rho=0.5),
+    "normalised descent, f-mtl": lambda: NormalisedDescent(FMTL(UPGrad())),
+}
+for _name, _make in WRAPPED.items():
+    CASES[f"around, {_name}"] = lambda make=_make: around(make())
+SCALED: dict[str, Callable[[], Balancer]] = {
+    "sam": lambda: SAM(UPGrad()),
+    "f-mtl": lambda: FMTL(UPGrad()),
+    "samo": lambda: SAMO(UPGrad()),
+    "rep-mtl": lambda: RepMTL(UPGrad()),
+    "clipping": lambda: ElementwiseClipping(UPGrad(), limit=0.1),
+}
+for _name, _make in SCALED.items():
+    CASES[f"scaled, {_name}"] = lambda make=_make: scaled(make())
 
 
 def worker(rank: int, folder: str) -> None:

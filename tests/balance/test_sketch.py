@@ -1,6 +1,7 @@
 """The sketch: a backward of our own over some rows, its rules one by one, and what a method makes of the estimate."""
 
 import copy
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -10,10 +11,13 @@ from torch.nn import functional
 
 from motet import RequestError
 from motet.balance import CAGrad, Sketch, UPGrad, cosines, methods, sketch_error
+from motet.balance.engine._calibration import RIDGE, calibrated
+from motet.balance.engine._near import near_plans
 from motet.balance.engine._passes import Passes
 from motet.balance.engine._plans import Delta
 from motet.balance.engine._rows import CoupledError, Rows
 from motet.balance.engine._sketch import _projection, estimate
+from motet.balance.engine._tops import Top
 from motet.balance.parts._gramian_method import GramianBalancer
 
 GRAMIAN = [name for name, kind in methods().items() if issubclass(kind, GramianBalancer)]
@@ -184,14 +188,75 @@ def test_rows_in_the_middle_of_an_axis_are_found() -> None:
     assert torch.equal(lies.of(whole.reshape(6, 4)), whole[:, 2])
 
 
-def test_the_mean_over_draws_is_the_gradient() -> None:
-    # Each task's gradient is unbiased: over all draws of 2 of 3 rows the mean of (B / r) Σ g_b is the whole sum.
-    trunk, _, losses, z = build("relu")
+def tops_of(losses: dict[str, Tensor], trunk: nn.Module) -> list[Top]:
+    return Passes(losses, list(trunk.parameters())).top_pass.tops
+
+
+@pytest.mark.parametrize("heads", ["linear", "frozen", "curved"])
+def test_the_rows_weights_are_those_of_least_squares(heads: str) -> None:
+    """A head that does not keep the features, or does not begin with a matrix, leaves the gradients there alone."""
+    torch.manual_seed(0)
+    trunk = nn.Linear(6, 5).double()
+    parts = [nn.Linear(5, 2) if heads != "curved" else nn.Sequential(nn.Tanh(), nn.Linear(5, 2)) for _ in range(3)]
+    z = trunk(random(12, 6))
+    head_list = nn.ModuleList(parts).double().requires_grad_(heads != "frozen")
+    losses = {str(k): (head(z) - k).square().mean() for k, head in enumerate(head_list)}
+    index = torch.tensor([0, 3, 4, 9])
+    found = calibrated(tops_of(losses, trunk), index)
+    for k, loss in enumerate(losses.values()):
+        delta = torch.autograd.grad(loss, z, retain_graph=True)[0]
+        size = z.detach().square().sum(dim=1).mean().sqrt()
+        seen = (
+            torch.cat([torch.ones(12, 1).double(), z.detach() / size], dim=1)
+            if heads == "linear"
+            else torch.ones(12, 1)
+        )
+        rows = torch.einsum("bf,bz->bfz", delta, seen.double()).flatten(1)
+        ridge = (RIDGE * rows[index].square().sum(dim=1).mean()).sqrt() * torch.eye(4, dtype=torch.float64)
+        left, right = (
+            torch.cat([rows[index].T, ridge]),
+            torch.cat([rows.sum(dim=0), ridge @ torch.full((4,), 3.0).double()]),
+        )
+        expected = torch.linalg.lstsq(left, right.unsqueeze(1)).solution.squeeze(1)
+        torch.testing.assert_close(found[k], expected)
+
+
+def test_a_task_without_gradients_keeps_plain_weights() -> None:
+    trunk, heads, losses, z = build("relu")
+    losses["1"] = 0.0 * heads[1](z).sum()
+    found = calibrated(tops_of(losses, trunk), torch.tensor([1, 2, 7]))
+    assert found[1].tolist() == [4.0, 4.0, 4.0]
+    assert float((found[0] - 4.0).abs().min()) > 1e-3
+
+
+def test_rows_that_lean_to_one_side_do_not_drown_gradients_that_cancel() -> None:
+    # A trained net: each task's residuals sum to zero over the batch, not over the chosen rows.
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 5)).double()
+    x = random(48, 6) * 0.1 + 1.0  # rows much alike
+    heads, z = nn.ModuleList([nn.Linear(5, 1) for _ in range(3)]).double(), trunk(x)
+    noise = random(3, 48, seed=4)
+    outputs = [head(z)[:, 0] for head in heads]
+    losses = {
+        str(k): (out - out.detach() - noise[k] + noise[k].mean() - 0.05).square().mean()
+        for k, out in enumerate(outputs)
+    }
     shared = list(trunk.parameters())
-    pairs = [torch.tensor(pair) for pair in ([0, 1], [0, 2], [1, 2])]
-    parts = [of_rows(losses, z, shared, pair) for pair in pairs]
-    whole = of_rows(losses, z, shared, torch.arange(3))
-    torch.testing.assert_close(sum(parts) / 3 * (3 / 2), whole)
+    exact = cosines(Passes(losses, shared).gramian())
+    found = torch.stack([cosines(estimate(Passes(losses, shared), Sketch(), step).gramian) for step in range(8)])
+    assert float((found - exact).abs().mean()) < 0.1
+
+
+SIZES = [(256, 8, 32), (256, 40, 48), (32, 8, 5), (16, 8, 2), (6, 8, 2)]
+
+
+@pytest.mark.parametrize(("count", "num_tasks", "chosen"), SIZES)
+def test_small_batches_give_a_larger_share(count: int, num_tasks: int, chosen: int) -> None:
+    torch.manual_seed(0)
+    trunk = nn.Linear(3, 4)
+    z = trunk(torch.randn(count, 3))
+    losses = {str(k): nn.Linear(4, 1)(z).square().mean() for k in range(num_tasks)}
+    assert estimate(Passes(losses, list(trunk.parameters())), Sketch(), 0).source == f"{chosen} of {count} rows"
 
 
 def test_the_estimate_is_the_gramian_of_its_rows_and_repeats_under_its_seed() -> None:
@@ -202,8 +267,11 @@ def test_the_estimate_is_the_gramian_of_its_rows_and_repeats_under_its_seed() ->
     assert torch.equal(first.gramian, estimate(Passes(losses, shared), Sketch(share=0.5, seed=3), 7).gramian)
     assert not torch.equal(first.gramian, estimate(Passes(losses, shared), Sketch(share=0.5, seed=3), 8).gramian)
     generator = torch.Generator().manual_seed(3 * 1_000_003 + 7)
-    rows = 2 * of_rows(losses, z, shared, torch.randperm(12, generator=generator)[:6])
-    torch.testing.assert_close(first.gramian, rows @ rows.T)
+    index = torch.randperm(12, generator=generator)[:6].sort().values
+    weights = calibrated(tops_of(losses, trunk), index)
+    rows = torch.stack([of_rows(losses, z, shared, index[place : place + 1]) for place in range(6)])  # (r, T, P)
+    estimates = torch.einsum("tr,rtp->tp", weights, rows)
+    torch.testing.assert_close(first.gramian, estimates @ estimates.T)
 
 
 def test_a_projection_is_unbiased() -> None:
@@ -220,6 +288,49 @@ def test_a_projection_is_unbiased() -> None:
     expected = plan.build(deltas, 3).gramian()
     assert float((found.mean(dim=0) - expected).norm() / expected.norm()) < 0.1
     assert float((found[0] - expected).norm() / expected.norm()) > 0.1
+
+
+def chain(*sizes: int) -> tuple[nn.Sequential, dict[str, Tensor], Tensor]:
+    """Layers of these widths, and three tasks."""
+    torch.manual_seed(0)
+    layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.Tanh())]
+    trunk = nn.Sequential(*layers).double()
+    z = trunk(random(12, sizes[0]))
+    losses = {str(k): (nn.Linear(sizes[-1], 1).double()(z) - k).square().mean() for k in range(3)}
+    return trunk, losses, z
+
+
+@pytest.mark.parametrize(
+    ("sizes", "near"),
+    [
+        ((64, 64, 64, 2), ["4"]),  # a last layer that is small beside the others
+        ((64, 64, 2, 64, 64), []),  # the small layer lies below one that costs too much to pass
+        ((64, 64, 3, 3), ["2", "4"]),  # one small layer below another
+        ((8, 8, 8), []),
+    ],
+)
+def test_small_layers_near_the_features_are_read_from_all_rows(sizes: tuple[int, ...], near: list[str]) -> None:
+    trunk, losses, z = chain(*sizes)
+    passes = Passes(losses, list(trunk.parameters()))
+    shared = [parameter for name in near for parameter in trunk.get_submodule(name).parameters()]
+    names = [
+        name
+        for name, part in trunk.named_children()
+        for plan in near_plans(passes)
+        if plan.parameter in {*part.parameters()}
+    ]
+    assert names == near
+    rest = [p for p in trunk.parameters() if all(p is not other for other in shared)]
+    found = estimate(Passes(losses, list(trunk.parameters())), Sketch(share=0.5), 1)
+    index = torch.randperm(12, generator=torch.Generator().manual_seed(1))[:6].sort().values
+    weights = calibrated(passes.top_pass.tops, index)
+    rows = torch.stack([of_rows(losses, z, rest, index[place : place + 1]) for place in range(6)])
+    parts = torch.einsum("tr,rtp->tp", weights, rows)
+    expected = parts @ parts.T
+    if shared:
+        whole = of_rows(losses, z, shared, torch.arange(12))
+        expected = expected + whole @ whole.T
+    torch.testing.assert_close(found.gramian, expected)
 
 
 FALLBACKS = {

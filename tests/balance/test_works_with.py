@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from motet import RequestError
-from motet.balance import SAM, Balancer, Step, Update, View, from_name, methods
+from motet.balance import Balancer, Step, Update, View, from_name, methods
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.25], dtype=torch.float64)
 
@@ -505,15 +505,3 @@ def test_a_scaler_keeps_small_gradients_in_half_precision() -> None:
         found.append((trunk.weight.grad / (scaler.get_scale() if half else 1.0), step.gramian))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=0.02, atol=0.02 * float(found[1][0].abs().max()))
     torch.testing.assert_close(found[0][1], found[1][1], rtol=0.02, atol=0.02 * float(found[1][1].max()))
-
-
-def test_a_method_that_looks_around_refuses_a_scaler() -> None:
-    net = build(nn.Linear(6, 4), ROWS)
-    with pytest.raises(RequestError, match=r"SAM reads the gradients of one process's unscaled losses"):
-        SAM().backward(lambda: net.losses, scaler=torch.amp.GradScaler("cpu"))
-
-
-def test_a_wrapper_that_reworks_gradients_refuses_scaled_ones() -> None:
-    net = build(nn.Linear(6, 4), ROWS)
-    with pytest.raises(RequestError, match=r"ElementwiseClipping reads.*unscaled losses.*Leave them out"):
-        from_name("element-wise-clipping").backward(net.losses, scaler=torch.amp.GradScaler("cpu"))

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -371,6 +372,15 @@ def test_samo_by_hand() -> None:
     assert (calls.count(True), calls.count(False)) == (3, 4)
 
 
+@pytest.mark.parametrize("kind", [FMTL, partial(SAMO, beta=0.6)])
+def test_adaptive_distance_is_relative_to_the_parameter(kind: Callable[..., Balancer]) -> None:
+    # At θ = 2 slopes 2 and −3: the tasks climb by ρ |θ| = 0.2 to 2.2 and 1.8, where slopes are 2.2 and −3.6.
+    theta = scalar(2.0)
+    method = kind(EqualWeighting(), rho=0.1, adaptive=True)
+    method.backward(lambda: {"a": 0.5 * theta**2, "b": 1.5 * (theta - 3) ** 2}, shared=[theta])
+    assert theta.grad.item() == pytest.approx(2.2 - 3.6)
+
+
 def test_samo_without_its_own_part_climbs_along_the_mean() -> None:
     net = Net()
     found = step(SAMO(EqualWeighting(), rho=0.3, beta=0.0), net)
@@ -484,6 +494,8 @@ def test_entropy_by_hand() -> None:
     lone = torch.stack([one, torch.zeros(2)]).reshape(2, 1, 2, 1)
     assert entropy(lone).item() == pytest.approx(0.0)
     assert entropy(torch.zeros(2, 1, 2, 1)).item() == 0.0
+    opposed = torch.tensor([[3.0, -1.0], [2.0, 2.0]]).reshape(2, 1, 2, 1)  # channels cancel: |means| 1 and 2
+    assert entropy(opposed).item() == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
     assert entropy(1e-30 * both).item() == pytest.approx(math.log(2))
 
 

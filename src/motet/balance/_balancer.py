@@ -79,7 +79,7 @@ class Balancer(nn.Module, ABC):
         Raises:
             RequestError: no loss, a loss that is not a scalar, not finite, without a gradient, or that does not depend
                 on the shared parameters; a method of gradients without `shared` or `features`; losses where a closure
-                is needed, or a closure that returns something else; a method that cannot do with ranks or a scaler.
+                is needed, or a closure that returns something else; sharded parameters where whole ones are needed.
 
         Cost: as the method says.
         """
@@ -101,7 +101,7 @@ class Balancer(nn.Module, ABC):
             with own_gradients(batch.setting, self.parameters()):
                 update = self.update(view)
         except OverflowedError:
-            spoil(view)
+            spoil(batch.losses, batch.setting)
             return Step({}, (*batch.skipped, *view.names))
         apply(view, update)
         weights = {} if update.weights is None else dict(zip(view.names, update.weights.tolist(), strict=True))

@@ -9,8 +9,9 @@ from motet._errors import RequestError
 from motet.balance._balancer import Balancer, Step, Update
 from motet.balance._claims import Golden
 from motet.balance._imtlg import impartial_weights
-from motet.balance.engine._apply import add_grad
+from motet.balance.engine._apply import add_grad, averaging, check_known, spoil
 from motet.balance.engine._batch import Batch, leaves_of
+from motet.balance.engine._setting import OverflowedError, Setting
 from motet.balance.engine._view import View
 from motet.balance.parts._ascent import norm_of
 from motet.balance.parts._solvers import directions, precision
@@ -67,17 +68,22 @@ class FULLER(Balancer):
                 "features=[z, camera, lidar] with the modalities' own."
             )
             raise RequestError(message)
-        batch.alone("FULLER")
         last, *branches = batch.features
-        view = View(batch.losses, None, [last], method="FULLER")
-        weights = _weights(view)
-        grad = torch.tensordot(weights.to(last), view.saliency[0], dims=1)
-        for leaf, own in view.own_grads:
-            add_grad(leaf, own)
-        if len(branches) > 1:
-            _calibrate(last, grad, branches)
-        else:
-            last.backward(grad)
+        view = View(batch.losses, None, [last], method="FULLER", setting=batch.setting)
+        try:
+            weights = _weights(view)
+        except OverflowedError:
+            spoil(batch.losses, batch.setting)
+            return Step({}, (*batch.skipped, *view.names))
+        grad = view.combined(weights)[0]
+        check_known(batch.setting, view.own_grads)
+        with averaging(batch.setting):
+            for leaf, own in view.own_grads:
+                add_grad(leaf, own)
+            if len(branches) > 1:
+                _calibrate(last, grad, branches, batch.setting)
+            else:
+                last.backward(grad)
         return Step(dict(zip(view.names, weights.tolist(), strict=True)), batch.skipped, view.gramian, view.names)
 
 
@@ -86,7 +92,7 @@ def _weights(view: View) -> Tensor:
     return impartial_weights(found, found.norms).to(view.gramian)
 
 
-def _calibrate(last: Tensor, grad: Tensor, branches: list[Tensor]) -> None:
+def _calibrate(last: Tensor, grad: Tensor, branches: list[Tensor], setting: Setting | None) -> None:
     """Passes a gradient from the last features down, the branches' all of one length."""
     fusion = leaves_of([last], branches)
     found = torch.autograd.grad(last, [*branches, *fusion], grad, retain_graph=True, allow_unused=True)
@@ -97,10 +103,12 @@ def _calibrate(last: Tensor, grad: Tensor, branches: list[Tensor]) -> None:
                 f"{place + 1} of them. Pass the fused features first, then what each encoder hands to the fusion."
             )
             raise RequestError(message)
-    lengths = [norm_of([part]) for part in found[: len(branches)]]
+    parts = found[: len(branches)]
+    # The lengths' common factor, of a scale or of several processes, cancels.
+    lengths = [norm_of([part]) for part in parts] if setting is None else setting.norms(parts)
     level = sum(lengths) / max(1, sum(length > 0 for length in lengths))
     for leaf, part in zip(fusion, found[len(branches) :], strict=True):
         if part is not None:
             add_grad(leaf, part)
-    parts = zip(found[: len(branches)], lengths, strict=True)
-    torch.autograd.backward(branches, [part * (level / length if length else 1.0) for part, length in parts])
+    factors = [level / length if length else 1.0 for length in lengths]
+    torch.autograd.backward(branches, [part * factor for part, factor in zip(parts, factors, strict=True)])

@@ -16,7 +16,7 @@ from motet.cli._task_column import TaskFit, fit_tasks
 from motet.cli._values import roles, seconds
 
 if TYPE_CHECKING:
-    from motet.tabular import Prepared
+    from motet.tabular import Prepared, TabularModel
     from motet.train import Display
 
 
@@ -71,7 +71,6 @@ def fit(
         fit_tasks(asked, refused, time_limit=limit, split=split, split_column=split_column, roles=overrides,
                   max_epochs=max_epochs)  # fmt: skip
         return
-    from motet.report import write_report
     from motet.tabular import FitSettings, TabularModel
 
     chosen: dict[str, Any] = {
@@ -79,22 +78,24 @@ def fit(
     }  # fmt: skip
     settings = FitSettings(**{name: value for name, value in chosen.items() if value is not None})
     model = TabularModel(
-        target,
-        time_limit=limit,
-        seed=common.seed,
-        split=split,
-        split_column=split_column,
-        roles=overrides,
+        target, time_limit=limit, seed=common.seed, split=split, split_column=split_column, roles=overrides,
         settings=settings,
-    )
+    )  # fmt: skip
     with contextlib.closing(_display()) as display:  # a live table hides the cursor until it is closed
         model.fit(table, out=out, resume=resume, display=display, on_prepared=_show_schema)
+    _tell(model, out, json=common.json)
+
+
+def _tell(model: "TabularModel", out: Path, *, json: bool) -> None:
+    """Writes the report and says what came out."""
+    from motet.report import write_report
+
     try:
         report = write_report(out)
     except RunError as error:
         message = f"{error} The model is whole and its run complete; only the report is missing: motet report {out}"
         raise RunError(message) from error
-    if common.json:
+    if json:
         print_json({"run": str(out), "report": str(report), "metrics": model.metrics_, "notes": model.run_["notes"]})
         return
     show_targets(model.metrics_)

@@ -14,13 +14,14 @@ from motet.balance._gcond import GCond
 from motet.balance.around._given import GivenView, direction_of, head_weights
 from motet.balance.around._task_gradients import (
     TaskGradient,
-    fill_own,
-    fill_shared,
+    fill,
+    overflowed,
     shared_parameters,
     task_gradient,
 )
 from motet.balance.around._wrapper import Wrapper, check_takes_gradients
 from motet.balance.engine._batch import Batch
+from motet.balance.engine._setting import OverflowedError, own_gradients
 from motet.balance.engine._update import Step
 from motet.balance.parts._per_task import PerTask
 
@@ -45,9 +46,12 @@ class Accumulation(Wrapper):
         RequestError: a bad number or share, or a method inside that needs more than gradients; from `backward`, no
             `shared`, or a task that reaches other parameters of its own than before.
 
+    With a scaler, a micro-batch whose scaled gradients overflow does not count: its step is ready, with `.grad` NaN, so
+    that the scaler lowers its scale, and the window goes on.
+
     Cost: a backward pass a task and micro-batch, or one a micro-batch; (K, P) numbers and the heads' gradients, kept
-        from call to call. They are saved: a window goes on in a fresh instance, but for the own parameters of a task
-        that does not come again in that window.
+        from call to call, and over several processes averaged at each. They are saved: a window goes on in a fresh
+        instance, but for the own parameters of a task that does not come again in that window.
 
     Source: the accumulation of GCond, Limarenko et al., GCond: Gradient Conflict Resolution via Accumulation-based
         Stabilization for Large-Scale Multi-Task Learning, 2025, sequential (`every`) and stochastic (`one`).
@@ -86,17 +90,19 @@ class Accumulation(Wrapper):
 
     def take(self, batch: Batch) -> Step:
         """Adds this micro-batch's gradients, and balances them if it is the last."""
-        batch.alone("Accumulation")
         shared = shared_parameters(batch, "Accumulation")
         chosen = self.choose(batch.losses)
-        grads = [task_gradient(batch, task, shared) for task in chosen]
+        try:
+            grads = [task_gradient(batch, task, shared) for task in chosen]
+        except OverflowedError:
+            return overflowed(batch)
         for task, grad in zip(chosen, grads, strict=True):
-            self._add(task, batch.losses[task], grad)
+            self._add(task, batch.measured[task], grad)
         self.steps += 1
         self.turns.set(chosen, self.steps.expand(len(chosen)))
         if int(self.steps) % self.num_batches:
             return Step({}, batch.skipped, ready=False)
-        step = self._balanced(shared, torch.zeros_like(grads[0].row))
+        step = self._balanced(batch, shared, torch.zeros_like(grads[0].row))
         self._forget_window()
         return replace(step, skipped=batch.skipped)
 
@@ -123,7 +129,7 @@ class Accumulation(Wrapper):
             raise RequestError(message)
         row = grad.row
         own = torch.cat([row[:0], *(value.flatten().to(row) for _, value in grad.own)])
-        value = loss.detach().double()
+        value = loss.double()
         for state, new in (
             (self.rows, row),
             (self.own, own),
@@ -132,7 +138,7 @@ class Accumulation(Wrapper):
         ):
             state.set([task], state.rows([task], torch.zeros_like(new)) + new)
 
-    def _balanced(self, shared: Sequence[Tensor], zero: Tensor) -> Step:
+    def _balanced(self, batch: Batch, shared: Sequence[Tensor], zero: Tensor) -> Step:
         """Fills `.grad` from the window's means."""
         names = self.rows.tasks
         one = torch.zeros((), dtype=torch.float64, device=zero.device)
@@ -140,9 +146,10 @@ class Accumulation(Wrapper):
         rows = self.rows.rows(names, zero) / counts.to(zero).unsqueeze(1)
         losses = dict(zip(names, self.losses.rows(names, one) / counts, strict=True))
         view = GivenView(losses, rows, method="Accumulation")
-        update = self.inner.update(view)
-        fill_own([self._own_mean(name, zero) for name in names], head_weights(update))
-        fill_shared(shared, direction_of(update, rows))
+        with own_gradients(batch.setting, self.parameters()):
+            update = self.inner.update(view)
+        own = [self._own_mean(name, zero) for name in names]
+        fill(batch, shared, direction_of(update, rows), own, head_weights(update))
         weights = {} if update.weights is None else dict(zip(names, update.weights.tolist(), strict=True))
         return Step(weights, gramian=view.formed, tasks=names)
 

@@ -11,15 +11,16 @@ from motet.balance._cagrad import CAGrad
 from motet.balance.around._given import GivenView, direction_of, head_weights
 from motet.balance.around._task_gradients import (
     TaskGradient,
-    fill_own,
-    fill_shared,
+    fill,
     gradient_around,
+    overflowed,
     shared_parameters,
     task_gradient,
 )
 from motet.balance.around._wrapper import Wrapper, check_takes_gradients
 from motet.balance.engine._batch import Batch
 from motet.balance.engine._replay import moved
+from motet.balance.engine._setting import OverflowedError, own_gradients
 from motet.balance.engine._update import Step
 from motet.balance.parts._ascent import ascent, check_radius
 
@@ -77,15 +78,19 @@ class FMTL(Wrapper):
     def take(self, batch: Batch) -> Step:
         """The sum of both halves' directions."""
         shared = shared_parameters(batch, "FMTL")
-        here = [task_gradient(batch, task, shared) for task in batch.losses]
-        around = [self._around(batch, task, grad) for task, grad in zip(batch.losses, here, strict=True)]
+        try:
+            here = [task_gradient(batch, task, shared) for task in batch.losses]
+            around = [self._around(batch, task, grad) for task, grad in zip(batch.losses, here, strict=True)]
+        except OverflowedError:
+            return overflowed(batch)
         rows = torch.stack([grad.row for grad in here])
         flat = torch.stack([grad.row for grad in around]) - rows
-        view = GivenView(batch.losses, rows, method="FMTL")
-        falling = self.inner.update(view)
-        flattening = self.flat.update(GivenView(batch.losses, flat, method="FMTL"))
-        fill_own(around, head_weights(falling))
-        fill_shared(shared, direction_of(falling, rows) + direction_of(flattening, flat))
+        view = GivenView(batch.measured, rows, method="FMTL")
+        with own_gradients(batch.setting, self.parameters()):
+            falling = self.inner.update(view)
+            flattening = self.flat.update(GivenView(batch.measured, flat, method="FMTL"))
+        direction = direction_of(falling, rows) + direction_of(flattening, flat)
+        fill(batch, shared, direction, around, head_weights(falling))
         return Step({}, batch.skipped, view.formed, view.names)
 
     def _around(self, batch: Batch, task: str, here: TaskGradient) -> TaskGradient:

@@ -10,9 +10,11 @@ from torch import Tensor
 from motet._errors import RequestError
 from motet.balance._balancer import Balancer
 from motet.balance._equal import EqualWeighting
+from motet.balance.around._task_gradients import overflowed
 from motet.balance.around._wrapper import Wrapper, check_ready
-from motet.balance.engine._apply import add_grad
+from motet.balance.engine._apply import add_grad, averaging
 from motet.balance.engine._batch import Batch
+from motet.balance.engine._setting import OverflowedError, Setting
 from motet.balance.engine._update import Step
 
 
@@ -42,7 +44,8 @@ class RepMTL(Wrapper):
         RequestError: a bad λ or τ; from `backward`, no features.
 
     Cost: that of the method inside, a backward from each loss to the features that keeps its own graph, and one
-        backward through heads and trunk; no (C, C) matrix is formed.
+        backward through heads and trunk; no (C, C) matrix is formed. Over several processes, each gathers all
+        saliencies and takes the second average of all gradients.
 
     Source: Wang, Li and Xu, Rep-MTL: Unleashing the Power of Representation-level Task Saliency for Multi-Task
         Learning, ICCV 2025; the authors' repository holds no code. λ = 1 lies in the range that the paper reports as
@@ -74,21 +77,27 @@ class RepMTL(Wrapper):
                 "return (losses, z) from the closure."
             )
             raise RequestError(message)
-        batch.alone("RepMTL")
-        extra = self._extra(batch)
+        try:
+            extra = self._extra(batch)
+        except OverflowedError:
+            return overflowed(batch)
         apart = batch.shared is not None and not self.inner.needs_features
         step = self.inner.take(replace(batch, features=None) if apart else batch)
         check_ready("RepMTL", step)
-        for leaf, grad in extra:
-            add_grad(leaf, grad)
+        with averaging(batch.setting):
+            for leaf, grad in extra:
+                add_grad(leaf, grad)
         return step
 
-    def regulariser(self, losses: Mapping[str, Tensor], features: Sequence[Tensor]) -> Tensor:
-        """λ_tsr R_tsr + λ_csa R_csa, a scalar with a graph.
+    def regulariser(
+        self, losses: Mapping[str, Tensor], features: Sequence[Tensor], *, setting: Setting | None = None
+    ) -> Tensor:
+        """λ_tsr R_tsr + λ_csa R_csa of all processes' rows, a scalar with this process's graph.
 
         Args:
             losses: a scalar a task.
             features: shared features on the way to the losses.
+            setting: the other processes, if there are any.
         """
         total = features[0].new_zeros(())
         found = [
@@ -97,6 +106,7 @@ class RepMTL(Wrapper):
         for place, tensor in enumerate(features):
             rows = [torch.zeros_like(tensor) if grads[place] is None else grads[place] for grads in found]
             saliency = torch.stack([_channels_first(row) for row in rows])
+            saliency = saliency if setting is None else setting.joined_saliency(saliency)
             if self.tsr:
                 total = total + self.tsr * entropy(saliency)
             if self.csa:
@@ -104,12 +114,18 @@ class RepMTL(Wrapper):
         return total
 
     def _extra(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        total = self.regulariser(batch.losses, batch.features or [])
-        if not total.requires_grad:  # losses that are linear in the features have saliencies without a graph
-            return []
+        total = self.regulariser(batch.losses, batch.features or [], setting=batch.setting)
         leaves = batch.leaves()
-        grads = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
-        return [(leaf, grad) for leaf, grad in zip(leaves, grads, strict=True) if grad is not None]
+        grads: Sequence[Tensor | None] = [None] * len(leaves)
+        if total.requires_grad:  # losses that are linear in the features have saliencies without a graph
+            # Each process finds its own part of the gradient of one and the same number: their sum, not their mean.
+            size = 1 if batch.ranks is None else len(batch.ranks)
+            total = total * size * (1.0 if batch.scale is None else batch.scale)
+            grads = torch.autograd.grad(total, leaves, retain_graph=True, allow_unused=True)
+        found = [(leaf, grad) for leaf, grad in zip(leaves, grads, strict=True) if grad is not None]
+        if batch.setting is not None:
+            batch.setting.check_finite([grad for _, grad in found])
+        return found
 
 
 def entropy(saliency: Tensor) -> Tensor:

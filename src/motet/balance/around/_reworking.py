@@ -17,6 +17,8 @@ from motet.balance.engine._view import View
 class Reworking(Wrapper):
     """Reworks the new gradient of every parameter of the model, heads included; what `.grad` held before stays.
 
+    Scaled gradients that overflowed are left as they are, for the scaler to find.
+
     Inside a wrapper that hands gradients over, such as `FMTL`, it reworks the shared direction alone.
     """
 
@@ -26,8 +28,6 @@ class Reworking(Wrapper):
 
     def take(self, batch: Batch) -> Step:
         """The step of the method inside, reworked."""
-        if batch.setting is not None and batch.setting.scale is not None:
-            batch.alone(type(self).__name__)  # what it reworks would be the scaled gradient
         leaves = batch.leaves()
         with grads_set_aside(leaves):
             step = self.inner.take(batch)
@@ -36,11 +36,18 @@ class Reworking(Wrapper):
                 for leaf in leaves
                 if leaf.grad is not None
             ]
-            if found:
-                new = self.rework([grad.values() if grad.is_sparse else grad for _, grad in found])
-                for (leaf, grad), values in zip(found, new, strict=True):
-                    leaf.grad = _like(grad, values)
+            values = [grad.values() if grad.is_sparse else grad for _, grad in found]
+            if found and (batch.scale is None or all(bool(torch.isfinite(part).all()) for part in values)):
+                for (leaf, grad), part in zip(found, self._reworked(values, batch.scale), strict=True):
+                    leaf.grad = _like(grad, part.to(grad.dtype))
         return step
+
+    def _reworked(self, values: Sequence[Tensor], scale: float | None) -> list[Tensor]:
+        """Gradients reworked as they are without a scale."""
+        if scale is None:
+            return self.rework(values)
+        wide = [part.float() if part.dtype in {torch.float16, torch.bfloat16} else part for part in values]
+        return [part * scale for part in self.rework([part / scale for part in wide])]
 
     def update(self, view: View) -> Update:
         """The update of the method inside, its shared direction reworked."""

@@ -12,15 +12,17 @@ from motet.balance._fairgrad import FairGrad
 from motet.balance.around._given import GivenView, direction_of, head_weights
 from motet.balance.around._task_gradients import (
     TaskGradient,
-    fill_own,
-    fill_shared,
+    fill,
     gradient_around,
+    gradients,
+    overflowed,
     shared_parameters,
     task_gradient,
 )
 from motet.balance.around._wrapper import Wrapper, check_takes_gradients
-from motet.balance.engine._batch import Batch, leaves_of
+from motet.balance.engine._batch import Batch
 from motet.balance.engine._replay import moved
+from motet.balance.engine._setting import OverflowedError, own_gradients
 from motet.balance.engine._update import Step
 from motet.balance.parts._ascent import ascent, check_radius, norm_of
 
@@ -93,13 +95,16 @@ class SAMO(Wrapper):
         generator = torch.Generator(shared[0].device)
         generator.manual_seed((self.seed * 1_000_003 + int(self.steps)) % 2**31)
         self.steps += 1
-        mean = _mean_gradient(batch, shared)
-        around = [self._around(batch, task, shared, mean, generator) for task in batch.losses]
+        try:
+            mean = _mean_gradient(batch, shared)
+            around = [self._around(batch, task, shared, mean, generator) for task in batch.losses]
+        except OverflowedError:
+            return overflowed(batch)
         rows = torch.stack([grad.row for grad in around])
-        view = GivenView(batch.losses, rows, method="SAMO")
-        update = self.inner.update(view)
-        fill_own(around, head_weights(update))
-        fill_shared(shared, direction_of(update, rows))
+        view = GivenView(batch.measured, rows, method="SAMO")
+        with own_gradients(batch.setting, self.parameters()):
+            update = self.inner.update(view)
+        fill(batch, shared, direction_of(update, rows), around, head_weights(update))
         return Step({}, batch.skipped, view.formed, view.names)
 
     def _around(
@@ -110,7 +115,7 @@ class SAMO(Wrapper):
         common = [((1 - self.beta) * mean[id(leaf)] + self.beta * grad) for leaf, grad in rough]
         joint = list(zip(shared, common, strict=True))
         places = {id(leaf) for leaf in shared}
-        own = [(leaf, mean[id(leaf)]) for leaf in leaves_of([batch.losses[task]]) if id(leaf) not in places]
+        own = [(leaf, mean[id(leaf)]) for leaf in batch.reached([task]) if id(leaf) not in places]
         offsets = [pair for grads in (joint, own) for pair in ascent(grads, self.rho, adaptive=self.adaptive)]
         with moved(offsets):
             found = gradient_around(batch, task, shared)
@@ -139,13 +144,9 @@ class SAMO(Wrapper):
 def _mean_gradient(batch: Batch, shared: Sequence[Tensor]) -> dict[int, Tensor]:
     """The gradient of the losses' mean at everything that they depend on, by the parameter's id."""
     places = {id(leaf) for leaf in shared}
-    leaves = [*shared, *(leaf for leaf in leaves_of(list(batch.losses.values())) if id(leaf) not in places)]
+    leaves = [*shared, *(leaf for leaf in batch.reached(batch.losses) if id(leaf) not in places)]
     mean = torch.stack(list(batch.losses.values())).mean()
-    found = torch.autograd.grad(mean, leaves, retain_graph=True, allow_unused=True)
-    return {
-        id(leaf): torch.zeros_like(leaf) if grad is None else grad.to_dense() if grad.is_sparse else grad
-        for leaf, grad in zip(leaves, found, strict=True)
-    }
+    return {id(leaf): grad for leaf, grad in gradients(batch, mean, leaves)}
 
 
 _TINY = 1e-300

@@ -13,6 +13,7 @@ from motet.balance.engine._owned import OwnedLinearLayer
 from motet.balance.engine._passes import Passes
 from motet.balance.engine._ranks import Ranks, highest, joined, stacked, summed
 
+Grads = Sequence[tuple[Tensor, Tensor]]
 BUCKET = 1 << 24  # numbers that are averaged at once
 _NONE, _DENSE, _SPARSE = 0, 1, 2
 
@@ -110,11 +111,17 @@ def _average(ranks: Ranks) -> None:
             parameter.grad = _mean_of_sparse(ranks, grad)
         elif kind == _DENSE:
             grads.append((parameter, grad))
+    for parameter, mean in means(ranks, grads):
+        parameter.grad = mean
+
+
+def means(ranks: Ranks, grads: Grads) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parameters with the mean of the processes' gradients; the same parameters, in one order, on all of them."""
     for bucket in _buckets(grads):
         parts = [as_real(grad.unsqueeze(0)).flatten() for _, grad in bucket]
         flat = summed(ranks, torch.cat(parts) / len(ranks))
         for (parameter, _), part in zip(bucket, flat.split([len(part) for part in parts]), strict=True):
-            parameter.grad = shaped(part, parameter).clone()
+            yield parameter, shaped(part, parameter).clone()
 
 
 def _mean_of_sparse(ranks: Ranks, grad: Tensor) -> Tensor:
@@ -124,7 +131,7 @@ def _mean_of_sparse(ranks: Ranks, grad: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(indices, values, grad.shape, check_invariants=False)
 
 
-def _buckets(grads: Sequence[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def _buckets(grads: Grads) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """Parameters with their gradients, those of one dtype and device together, in pieces of bounded size."""
     found: dict[tuple[torch.dtype, torch.device], list[tuple[Tensor, Tensor]]] = {}
     for parameter, grad in grads:

@@ -1,8 +1,8 @@
 """Fills `.grad` as an update says, with what the view has already computed."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +10,26 @@ from torch import Tensor, nn
 from motet._errors import RequestError
 from motet.balance.engine._across import averaged
 from motet.balance.engine._layers import shaped
+from motet.balance.engine._setting import Setting
 from motet.balance.engine._update import Update
 from motet.balance.engine._view import View, without_below
 
 
 def apply(view: View, update: Update) -> None:
     """Fills `.grad` of everything that the view's losses depend on, the same on all processes."""
-    ranks = None if view.setting is None else view.setting.ranks
-    with nullcontext() if ranks is None else averaged(ranks):
+    with averaging(view.setting):
         _fill(view, update)
 
 
-def spoil(view: View) -> None:
+def spoil(losses: Mapping[str, Tensor], setting: Setting | None) -> None:
     """Fills `.grad` with NaN, which a scaler takes for what it is: a step to be skipped."""
-    ranks = None if view.setting is None else view.setting.ranks
-    with nullcontext() if ranks is None else averaged(ranks):
-        (torch.stack(list(view.by_name.values())).sum() * math.nan).backward()
+    with averaging(setting):
+        (torch.stack(list(losses.values())).sum() * math.nan).backward()
+
+
+def averaging(setting: Setting | None) -> AbstractContextManager[None]:
+    """Averages over the processes, where there are several, what is added to `.grad` meanwhile."""
+    return nullcontext() if setting is None or setting.ranks is None else averaged(setting.ranks)
 
 
 def _fill(view: View, update: Update) -> None:
@@ -51,7 +55,7 @@ def _apply_at_features(view: View, update: Update, stacked: Tensor) -> None:
         own = _own_under(update.heads, stacked, [leaf for leaf, _ in own])
         total = (stacked * update.heads.to(stacked)).sum()
         own = without_below(own, total, features, view.combined(update.heads))
-    _check_known(view, own)
+    check_known(view.setting, own)
     for leaf, grad in own:
         add_grad(leaf, grad)
     torch.autograd.backward(features, grads)
@@ -72,7 +76,7 @@ def _apply_at_parameters(view: View, update: Update, stacked: Tensor) -> None:
         own = _own_under(torch.ones_like(stacked), stacked, rest)
         own += [(leaf, passes.own_grads[id(leaf)]) for leaf in passes.others if id(leaf) in passes.own_grads]
     own += [(passes.shared[key], grad) for key, grad in found.items()]
-    _check_known(view, own)
+    check_known(view.setting, own)
     new = found if update.weights is not None else {}  # a direction's pieces are one tensor
     for leaf, grad in own:
         add_grad(leaf, grad if grad.shape == leaf.shape else grad.reshape(leaf.shape), is_new=id(leaf) in new)
@@ -84,11 +88,15 @@ def _pieces(direction: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [shaped(piece, part) for piece, part in zip(direction.split(sizes), like, strict=True)]
 
 
-def _check_known(view: View, grads: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Refuses a gradient that nobody would average."""
-    if view.setting is None or view.setting.ranks is None:
+def check_known(setting: Setting | None, grads: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Refuses a gradient that nobody would average.
+
+    Raises:
+        RequestError: there are several processes, and a parameter is not among theirs.
+    """
+    if setting is None or setting.ranks is None:
         return
-    known = {id(parameter) for parameter in view.setting.ranks.parameters}
+    known = {id(parameter) for parameter in setting.ranks.parameters}
     for leaf, _ in grads:
         if isinstance(leaf, nn.Parameter) and id(leaf) not in known:
             message = (

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from motet._errors import RequestError
-from motet.balance.engine._ranks import whole
+from motet.balance.engine._meeting import whole_losses
+from motet.balance.engine._ranks import Ranks, reached, whole
 from motet.balance.engine._replay import Replay
 from motet.balance.engine._setting import Setting
 
@@ -31,6 +32,7 @@ class Batch:
         replay: evaluates the batch again, where the method asks for it.
         setting: what makes the whole batch's gradients of this process's, where there are several or losses are
             scaled.
+        settle: finds the setting of new losses.
     """
 
     losses: dict[str, Tensor]
@@ -40,19 +42,24 @@ class Batch:
     skip_bad: bool = False
     replay: Replay | None = None
     setting: Setting | None = None
+    settle: Settle | None = None
 
-    def alone(self, method: str) -> None:
-        """Refuses several processes and scaled losses, for methods that work on gradients of this process's losses.
+    @property
+    def ranks(self) -> Ranks | None:
+        """The processes, where there are several."""
+        return None if self.setting is None else self.setting.ranks
 
-        Raises:
-            RequestError: there are several processes, or losses are scaled.
-        """
+    @property
+    def scale(self) -> float | None:
+        """By which losses are scaled, if they are."""
+        return None if self.setting is None else self.setting.scale
+
+    @property
+    def measured(self) -> dict[str, Tensor]:
+        """The losses' values, those of the whole batch and unscaled, without a graph."""
         if self.setting is not None:
-            message = (
-                f"{method} reads the gradients of one process's unscaled losses and was given ranks= or scaler=; "
-                "neither was expected. Leave them out, or choose a method that takes them: see the page on balancing."
-            )
-            raise RequestError(message)
+            return {task: self.setting.values[task] for task in self.losses}
+        return {task: loss.detach() for task, loss in self.losses.items()}
 
     def only(self, tasks: Iterable[str]) -> "Batch":
         """The same batch with some of its tasks."""
@@ -60,30 +67,62 @@ class Batch:
 
     def again(self) -> "Batch":
         """The same batch, evaluated with the parameters as they now are."""
-        losses, features = _split(self._replayed())
-        missing = [task for task in self.losses if task not in losses]
+        found, features = _split(self._replayed())
+        losses: Losses = {task: found[task] for task in self._own_tasks if task in found}
+        setting = None
+        if self.settle is None:
+            self._check_again(losses)
+        else:
+            losses, setting = self.settle(losses, self._check_again)
+            losses = {task: losses[task] for task in self.losses}
+        kept, skipped = _checked(losses, skip_bad=self.skip_bad, setting=setting)
+        skipped = self.skipped + skipped
+        return replace(self, losses=kept, skipped=skipped, features=_listed(features), setting=setting)
+
+    def values(self) -> Tensor:
+        """The losses' values (T,) with the parameters as they now are: the whole batch's, unscaled, without a graph."""
+        with torch.no_grad():
+            found, _ = _split(self._replayed())
+        self._check_there(found)
+        values: Losses = {task: found[task] for task in self._own_tasks}
+        if self.ranks is not None:
+            values = whole_losses(self.ranks, values)
+        return torch.stack([values[task].reshape(()) for task in self.losses]).double()
+
+    def reached(self, tasks: Iterable[str]) -> list[Tensor]:
+        """Parameters that some tasks' losses depend on, on any process.
+
+        Raises:
+            RequestError: one of them is not among those of the ranks.
+        """
+        here = leaves_of([self.losses[task] for task in tasks])
+        return here if self.ranks is None else reached(self.ranks, here)
+
+    def leaves(self) -> list[Tensor]:
+        """Every parameter that the losses depend on, those shared first; with several processes, all parameters."""
+        if self.ranks is not None:
+            return whole(self.ranks)
+        shared = [parameter for parameter in self.shared or [] if parameter.requires_grad]
+        found = {id(leaf): leaf for leaf in [*shared, *leaves_of(list(self.losses.values()))]}
+        return list(found.values())
+
+    @property
+    def _own_tasks(self) -> list[str]:
+        """Tasks that this process has rows of."""
+        return [task for task in self.losses if self.setting is None or task in self.setting.own]
+
+    def _check_there(self, losses: Losses) -> None:
+        missing = [task for task in self._own_tasks if task not in losses]
         if missing:
             message = (
                 f"Task '{missing[0]}' had a loss at the closure's first call and has none now; the same tasks were "
                 "expected at every call. Draw the batch outside the closure."
             )
             raise RequestError(message)
-        kept, skipped = _checked({task: losses[task] for task in self.losses}, skip_bad=self.skip_bad)
-        return replace(self, losses=kept, skipped=self.skipped + skipped, features=_listed(features))
 
-    def values(self) -> Tensor:
-        """The losses' values (T,) with the parameters as they now are, without a graph."""
-        with torch.no_grad():
-            losses, _ = _split(self._replayed())
-        return torch.stack([losses[task].reshape(()) for task in self.losses]).double()
-
-    def leaves(self) -> list[Tensor]:
-        """Every parameter that the losses depend on, those shared first; with several processes, all parameters."""
-        if self.setting is not None and self.setting.ranks is not None:
-            return whole(self.setting.ranks)
-        shared = [parameter for parameter in self.shared or [] if parameter.requires_grad]
-        found = {id(leaf): leaf for leaf in [*shared, *leaves_of(list(self.losses.values()))]}
-        return list(found.values())
+    def _check_again(self, losses: Losses) -> None:
+        self._check_there(losses)
+        _check_all(losses)
 
     def _replayed(self) -> Any:
         if self.replay is None:
@@ -134,10 +173,7 @@ def read_batch(
         losses, setting = settle(losses, _check_all)
     kept, skipped = _checked(losses, skip_bad=skip_bad, setting=setting)
     listed = None if shared is None else list(shared)
-    batch = Batch(kept, listed, _listed(features), skipped, skip_bad, replay, setting)
-    if again:
-        batch.alone(method)
-    return batch
+    return Batch(kept, listed, _listed(features), skipped, skip_bad, replay, setting, settle)
 
 
 def leaves_of(tensors: Sequence[Tensor], stops: Sequence[Tensor] = ()) -> list[Tensor]:
@@ -181,9 +217,6 @@ def _check_all(losses: Any) -> None:
             'returns them. Pass for example {"price": loss_price, "sold": loss_sold}.'
         )
         raise RequestError(message)
-    if not losses:
-        message = "No loss was given. A step needs at least one task with a label; skip a batch that has none."
-        raise RequestError(message)
     for name, loss in losses.items():
         _check(name, loss)
 
@@ -193,6 +226,9 @@ def _checked(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     if setting is None:
         _check_all(losses)
+        if not losses:
+            message = "No loss was given. A step needs at least one task with a label; skip a batch that has none."
+            raise RequestError(message)
         values = torch.stack([loss.detach().float().reshape(()) for loss in losses.values()])
     else:
         values = setting.losses(tuple(losses))

@@ -52,8 +52,7 @@ def _meet(
     here: dict[str, Tensor] = {}
     try:
         here = _own(ranks, losses)
-        if here:
-            check(here)
+        check(here)
     except RequestError as found:
         error = found  # told to the others before it is raised, so that none of them waits
     device = next((tensor.device for tensor in [*here.values(), *ranks.parameters]), torch.device("cpu"))

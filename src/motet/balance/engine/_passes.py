@@ -96,14 +96,25 @@ class Passes:
             deltas[key_of(edge)] = Delta(values.unsqueeze(0), labels)
         return deltas
 
-    def rows_at(self, index: Tensor, edges: Sequence[GradientEdge]) -> dict[Key, Held]:
+    def rows_at(
+        self, index: Tensor, edges: Sequence[GradientEdge], *, weights: Tensor | None = None
+    ) -> dict[Key, Held]:
         """Every task's gradients at some rows, at edges of the common part, without the other rows.
+
+        Args:
+            index: (r,) the rows.
+            edges: where.
+            weights: (T, r) of the rows; None for the gradients as they are.
 
         Raises:
             CoupledError: an operation on the way mixes rows, or is not known.
         """
-        tops = self.top_pass.tops
-        starts = {key_of(top.edge): (top.some(index), Rows(top.shape[0], index)) for top in tops}
+        starts = {}
+        for top in self.top_pass.tops:
+            values = top.some(index)
+            if weights is not None:
+                values = values * weights.to(values.dtype).reshape(*weights.shape, *[1] * (values.ndim - 2))
+            starts[key_of(top.edge)] = (values, Rows(top.shape[0], index))
         found = pass_rows(self.graph, starts, [key_of(edge) for edge in edges])
         missed = [edge.node.name() for edge in edges if key_of(edge) not in found]
         if missed:

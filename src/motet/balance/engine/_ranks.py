@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from motet._errors import RequestError
 
@@ -69,11 +69,36 @@ def whole(ranks: Ranks) -> list[Tensor]:
     """
     if ranks.has_shards:
         message = (
-            "A wrapper that reworks the whole gradient was given a model with sharded parameters; whole ones were "
-            "expected. Rework gradients after backward() instead, or train with DistributedDataParallel."
+            "A wrapper that works on the gradient of the whole model was given one with sharded parameters; whole ones "
+            "were expected. Train with DistributedDataParallel, or leave the wrapper out."
         )
         raise RequestError(message)
     return ranks.parameters
+
+
+def reached(ranks: Ranks, here: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters that losses depend on, on any process.
+
+    Args:
+        ranks: the processes.
+        here: those of this process.
+
+    Raises:
+        RequestError: one of them, on any process, is not among those of the ranks; some are sharded.
+    """
+    found = {id(leaf): leaf for leaf in here}
+    known = [id(parameter) for parameter in whole(ranks)]
+    strangers = any(isinstance(leaf, nn.Parameter) and key not in known for key, leaf in found.items())
+    marks = [strangers, *(key in found for key in known)]
+    device = ranks.parameters[0].device if known else torch.device("cpu")
+    stranger, *agreed = highest(ranks, torch.tensor(marks, dtype=torch.int64, device=device)).tolist()
+    if stranger:
+        message = (
+            "A loss depends on a parameter that is not among those of Ranks; all that is trained was expected. Pass "
+            "Ranks(model.parameters()), with the heads among them."
+        )
+        raise RequestError(message)
+    return [parameter for parameter, mark in zip(ranks.parameters, agreed, strict=True) if mark]
 
 
 def is_sharded(tensor: Tensor) -> bool:

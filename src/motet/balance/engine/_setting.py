@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from motet.balance.engine._across import gramian_across
+from motet.balance.engine._across import Grads, gramian_across, means
 from motet.balance.engine._layers import inner, shaped
 from motet.balance.engine._passes import Passes
-from motet.balance.engine._ranks import Ranks, joined, lengths, summed
+from motet.balance.engine._ranks import Ranks, highest, joined, lengths, summed
 
 
 class OverflowedError(ArithmeticError):
@@ -65,6 +65,39 @@ class Setting:
         """One tensor of the features (B, ...), with the rows of all processes."""
         return part if self.ranks is None else torch.cat(joined(self.ranks, part.detach(), dim=0))
 
+    def gradients(self, found: Grads) -> Grads:
+        """Parameters with their dense gradients; the same parameters on all processes."""
+        of_all = {id(leaf): grad for leaf, grad in (found if self.ranks is None else means(self.ranks, found))}
+        return [(leaf, self._unscaled(of_all[id(leaf)])) for leaf, _ in found]
+
+    def check_finite(self, grads: Sequence[Tensor]) -> None:
+        """Looks for what the scaler's scale was too high for, on all processes.
+
+        Raises:
+            OverflowedError: on all of them, where scaled gradients of one are not finite.
+        """
+        if self.scale is None:
+            return
+        bad = not all(bool(torch.isfinite(_values(grad)).all()) for grad in grads)
+        if self.ranks is not None and self.ranks.parameters:
+            mark = torch.tensor(int(bad), device=self.ranks.parameters[0].device)
+            bad = bool(highest(self.ranks, mark))
+        if bad:
+            raise OverflowedError
+
+    def joined_saliency(self, part: Tensor) -> Tensor:
+        """Gradients (T, B, ...) for all processes' rows, up to one factor; those of this process keep their graph."""
+        if self.ranks is None:
+            return part
+        parts = joined(self.ranks, part.detach(), dim=1)
+        parts[self.ranks.here] = part
+        return torch.cat(parts, dim=1)
+
+    def norms(self, parts: Sequence[Tensor]) -> list[float]:
+        """Euclidean lengths over the rows of all processes, up to one factor."""
+        squares = torch.stack([torch.linalg.vector_norm(_real(part), dtype=torch.float64).square() for part in parts])
+        return (squares if self.ranks is None else summed(self.ranks, squares)).sqrt().tolist()
+
     def scaled(self, direction: Tensor) -> Tensor:
         """An update as the scaler expects to find it."""
         return direction if self.scale is None else direction * self.scale
@@ -90,6 +123,14 @@ class Setting:
         # Half precision would lose what the scale was there to keep.
         wide = values.float() if values.dtype in {torch.float16, torch.bfloat16} else values
         return wide / self.scale**power
+
+
+def _values(grad: Tensor) -> Tensor:
+    return grad.coalesce().values() if grad.is_sparse else grad
+
+
+def _real(part: Tensor) -> Tensor:
+    return torch.view_as_real(part) if part.is_complex() else part
 
 
 @contextmanager

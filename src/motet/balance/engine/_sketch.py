@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from motet._errors import RequestError
+from motet.balance.engine._calibration import calibrated
 from motet.balance.engine._conflict import cosines
+from motet.balance.engine._near import exact_gramian, near_plans
 from motet.balance.engine._passes import Passes
 from motet.balance.engine._plans import Delta, Plan
 from motet.balance.engine._rows import CoupledError
@@ -25,11 +27,13 @@ class Sketch:
     Choose it where T is large and rows are many: weights need a rough Gramian, and the gradient that they are applied
     to is exact. With S the r chosen rows of B, drawn anew at each step, the same for all tasks,
 
-        ĝ_k = (B / r) Σ_{b in S} g_kb,   Ĝ_ij = ĝ_i · ĝ_j
+        ĝ_k = Σ_{b in S} ω_kb g_kb,   Ĝ_ij = ĝ_i · ĝ_j
 
-    Every ĝ_k is unbiased, and Ĝ is a Gramian, so that every method can read it. Its inner products hold the scatter of
+    The weights ω, near B / r, make come out right what is known of all rows: the gradients at the features
+    (see `calibrated`). Ĝ is a Gramian, so that every method can read it. Its inner products hold some of the scatter of
     the rows on top of the whole batch's: lengths come out larger, and angles nearer to a right one, the more the fewer
     rows there are. Taking that scatter off again makes Ĝ unbiased and useless: it is then often no Gramian at all.
+    Layers near the features that cost little are read from all rows (see `near_plans`).
     Where a layer has many rows an example (tokens, pixels), its inputs are projected too, by a Gaussian (in, width).
 
     Where that cannot be done, or would save nothing, the Gramian is exact; `Step.source` says which and why. So it is
@@ -37,7 +41,8 @@ class Sketch:
     features, with a scaler and over several processes.
 
     Args:
-        share: r / B, above 0 and at most 1; None for 3/16 up to 16 tasks and 1/4 above, where close calls are more.
+        share: r / B, above 0 and at most 1; None for 1/8 up to 16 tasks and 3/16 above, where close calls are more, and
+            in a small batch for 8 rows, or a sixth of them.
         width: columns of the projection, at least 1.
         seed: of the draws; a method counts its steps and saves that count.
 
@@ -60,10 +65,10 @@ class Sketch:
             raise RequestError(message)
 
     def share_of(self, num_tasks: int) -> float:
-        """The share of the rows that so many tasks get."""
+        """The share of the rows of a large batch that so many tasks get."""
         if self.share is not None:
             return self.share
-        return 3 / 16 if num_tasks <= 16 else 1 / 4
+        return 1 / 8 if num_tasks <= 16 else 3 / 16
 
 
 Source = Literal["exact", "sketch"] | Sketch
@@ -93,20 +98,23 @@ def estimate(passes: Passes, sketch: Sketch, step: int) -> Estimate:
     try:
         edges = _edges(passes)
         count = passes.top_pass.tops[0].shape[0]
-        num_chosen = max(2, math.ceil(sketch.share_of(len(passes.losses)) * count))
+        num_chosen = _num_chosen(sketch, count, len(passes.losses))
         if num_chosen >= count:
             return Estimate(passes.gramian(), f"exact: there are {count} rows")
         generator = torch.Generator().manual_seed(sketch.seed * 1_000_003 + step)
         index = torch.randperm(count, generator=generator)[:num_chosen].sort().values
-        held = passes.rows_at(index.to(passes.losses[0].device), edges)
+        index = index.to(passes.losses[0].device)
+        held = passes.rows_at(index, edges, weights=calibrated(passes.top_pass.tops, index))
     except CoupledError as error:
         return Estimate(passes.gramian(), f"exact: {error}")
-    size = len(passes.losses)
-    total = torch.zeros(size, size, dtype=torch.float64, device=passes.losses[0].device)
+    near = near_plans(passes)
+    total = exact_gramian(passes, near)
     deltas = {key: Delta(values, None, rows) for key, (values, rows) in held.items()}
+    done = {id(plan) for plan in near}
     for plan in passes.plans_by_rows:
-        total += plan.build(deltas, size, _projection(plan, deltas, sketch.width, generator)).gramian()
-    total *= (count / num_chosen) ** 2
+        if id(plan) not in done:
+            projection = _projection(plan, deltas, sketch.width, generator)
+            total += plan.build(deltas, len(passes.losses), projection).gramian()
     return Estimate(0.5 * (total + total.T), f"{num_chosen} of {count} rows")
 
 
@@ -144,6 +152,11 @@ def sketch_error(
     relative = (found.gramian - exact).norm() / exact.norm().clamp(min=torch.finfo(exact.dtype).tiny)
     difference = (cosines(found.gramian) - cosines(exact)).abs().max()
     return SketchError(float(relative), float(difference), found.source)
+
+
+def _num_chosen(sketch: Sketch, count: int, num_tasks: int) -> int:
+    least = 2 if sketch.share is not None else max(2, min(8, count // 6))
+    return max(least, math.ceil(sketch.share_of(num_tasks) * count))
 
 
 def _edges(passes: Passes) -> list[GradientEdge]:

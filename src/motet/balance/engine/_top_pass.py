@@ -163,7 +163,9 @@ def _piece(task: int, consumer: Consumer, delta: Tensor, num_rows: int) -> Piece
     if node.name() in {"AddmmBackward0", "MmBackward0"}:
         matrix = node._saved_mat2.detach().T
         alpha = node._saved_alpha if node.name() == "AddmmBackward0" else 1
-        return Piece(task, delta, matrix if alpha == 1 else matrix * alpha, rows)
+        kept = node._saved_mat1 if node.name() == "AddmmBackward0" else node._saved_self
+        inputs = None if kept is None else kept.detach()
+        return Piece(task, delta, matrix if alpha == 1 else matrix * alpha, rows, inputs)
     seen = torch.arange(num_rows, device=delta.device) if rows is None else rows
     if node.name() == "SliceBackward0":
         chosen = seen[signed(node._saved_start) : signed(node._saved_end) : node._saved_step]

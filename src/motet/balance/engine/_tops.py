@@ -24,12 +24,14 @@ class Piece:
         delta: δ, (R, outputs), or the gradient itself where there is no matrix.
         matrix: W, (outputs, F), or None.
         rows: (R,) which rows of the tensor, or None for all.
+        inputs: (R, F) the tensor itself, where the head keeps it.
     """
 
     task: int
     delta: Tensor
     matrix: Tensor | None = None
     rows: Tensor | None = None
+    inputs: Tensor | None = None
 
     def value(self) -> Tensor:
         """The gradient (R, ...)."""

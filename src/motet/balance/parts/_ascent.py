@@ -11,7 +11,7 @@ Grads = Sequence[tuple[Tensor, Tensor]]
 
 
 def ascent(grads: Grads, rho: float, *, adaptive: bool = False) -> list[tuple[Tensor, Tensor]]:
-    """Each parameter with its offset, ρ g / ‖g‖ over all of them; nothing moves where the gradient is zero.
+    """Each parameter with its offset, ρ g / ‖g‖ over all; nothing moves where the gradient is zero or not finite.
 
     Args:
         grads: parameters with their gradients.
@@ -20,7 +20,7 @@ def ascent(grads: Grads, rho: float, *, adaptive: bool = False) -> list[tuple[Te
     """
     scaled = [(leaf, grad * leaf.detach().abs() if adaptive else grad) for leaf, grad in grads]
     norm = norm_of([grad for _, grad in scaled])
-    if norm == 0:
+    if not 0 < norm < float("inf"):
         return []
     return [(leaf, (grad / norm) * (rho * leaf.detach().abs() if adaptive else rho)) for leaf, grad in scaled]
 
