@@ -4,11 +4,12 @@
     python benchmarks/balance.py --cosines --tasks 8 --repeats 16 --out benchmarks/results/balance_cosines.json
 
 The second measures how near the sketch's direction is to the exact one, on nets as they start and after 40 steps of
-Adam. TorchJD is measured beside motet where it is installed (`pip install torchjd`). With `--device cuda` it is wall
-time, and memory is the allocator's.
+Adam. TorchJD and LibMTL are measured beside motet where they are installed (dependency group `parity`). With
+`--device cuda` it is wall time, and memory is the allocator's.
 """
 
 import argparse
+import importlib
 import importlib.util
 import itertools
 import json
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +30,9 @@ NETS = ("mlp", "resnet", "transformer")
 TASKS = {"mlp": (2, 8, 16, 40), "resnet": (8,), "transformer": (8,)}
 WAYS = (
     "equal", "famo", "upgrad features", "upgrad sketch", "upgrad exact", "upgrad own rows", "upgrad own forwards",
-    "torchjd autogram", "torchjd autojac",
+    "torchjd autogram", "torchjd autojac", "libmtl imtl",
 )  # fmt: skip
+PEERS = {"torchjd": "torchjd", "libmtl": "LibMTL"}
 
 
 class Block(nn.Module):
@@ -139,6 +142,8 @@ def way(name: str, problem: Problem) -> Callable[[], None]:
     """One step of a way to balance."""
     if name.startswith("torchjd"):
         return _torchjd(name, problem)
+    if name.startswith("libmtl"):
+        return _libmtl(name, problem)
     from motet.balance import UPGrad, from_name
 
     balancer = UPGrad(gramian="sketch") if name == "upgrad sketch" else from_name(name.split(maxsplit=1)[0])
@@ -180,6 +185,25 @@ def _torchjd(name: str, problem: Problem) -> Callable[[], None]:
         features, losses = problem.losses()
         mtl_backward(list(losses.values()), features=features)
         jac_to_grad(list(problem.trunk.parameters()), aggregator)
+
+    return step
+
+
+def _libmtl(name: str, problem: Problem) -> Callable[[], None]:
+    """A weighting of LibMTL; its package imports torchvision, so that only the folder of weightings is loaded."""
+    package = types.ModuleType("LibMTL")
+    package.__path__ = list(importlib.util.find_spec("LibMTL").submodule_search_locations)
+    sys.modules["LibMTL"] = package
+    kind = name.split()[1].upper()
+    weighting = getattr(importlib.import_module(f"LibMTL.weighting.{kind}"), kind)()
+    weighting.task_num, weighting.device, weighting.rep_grad = len(problem.heads), "cpu", False
+    weighting.get_share_params = problem.trunk.parameters
+    weighting.zero_grad_share_params = lambda: problem.trunk.zero_grad(set_to_none=False)
+    weighting.init_param()
+
+    def step() -> None:
+        problem.clear()
+        weighting.backward(torch.stack(list(problem.losses()[1].values())))
 
     return step
 
@@ -307,7 +331,7 @@ def measured_times(options: argparse.Namespace) -> list[dict[str, object]]:
     ways = [
         name
         for name in options.ways.split(",")
-        if not name.startswith("torchjd") or importlib.util.find_spec("torchjd")
+        if not (peer := PEERS.get(name.split()[0])) or importlib.util.find_spec(peer)
     ]
     cells = []
     for net in options.nets.split(","):
