@@ -42,9 +42,11 @@ def test_the_commands_run(model, capsys):
 
 def test_the_python_runs(model):
     space: dict = {"model": model, "batches": [[torch.randn(4, 3), torch.randn(4, 3)]]}
+    space |= {"merged_rows": [1.0, 0.0] * 20, "expert_rows": [1.0, 1.0] * 20}
     space |= {name: load_file(f"{name}.safetensors") for name in ("base", "reviews", "mail")}
     blocks = [block for block in BLOCKS if "import" in block]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(block.replace("steps=500", "steps=2"), space)
         assert set(space["merged"]) == {"weight", "bias"}
+    assert space["mail_test"].verdict == "worse"

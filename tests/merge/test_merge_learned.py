@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from learned_cases import experts_of, inputs, network, uncertainty
 from torch import nn
 
 from motet.merge import Fisher, RegMean, TaskArithmetic, merge
@@ -27,21 +28,7 @@ from motet.merge.learned import (
 
 @pytest.fixture
 def net() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
-
-
-def experts_of(net: nn.Module, count: int, change: float = 0.3) -> list[dict]:
-    generator = torch.Generator().manual_seed(1)
-    return [
-        {name: part + change * torch.randn(part.shape, generator=generator) for name, part in net.state_dict().items()}
-        for _ in range(count)
-    ]
-
-
-def inputs(count: int, rows: int = 16) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    return [torch.randn(rows, 5, generator=generator) for _ in range(count)]
+    return network()
 
 
 def test_at_its_start_it_is_task_arithmetic(net):
@@ -101,12 +88,6 @@ def test_a_step_merges_once(net, monkeypatch):
     merged = Merged(net, net.state_dict(), experts_of(net, 4), coefficients=TaskWise(4))
     total_loss(merged, [*inputs(3), None], entropy)
     assert len(counted) == 1
-
-
-def uncertainty(net: nn.Module, state: dict, batches: list) -> float:
-    other = copy.deepcopy(net)
-    other.load_state_dict(state)
-    return float(sum(entropy(other, 0, batch).detach() for batch in batches))
 
 
 @pytest.mark.parametrize("options", [{}, {"by": "task"}, {"density": 0.3}])
@@ -282,7 +263,7 @@ def test_regmean_answers_as_the_experts_do():
             lambda net: adamerging(
                 net, net.state_dict(), experts_of(net, 1), [inputs(1)], loss=lambda c, e, b: c(b).sum() * torch.nan
             ),
-            "loss is nan at step 1.*Lower the rate",
+            "loss of expert 1 is nan.*Lower the rate",
         ),
     ],
 )

@@ -15,6 +15,7 @@ from motet.merge._catalogue import from_name, methods
 from motet.merge._checkpoint import Checkpoint, Entry, Source, StateDict
 from motet.merge._claims import LAWS, Golden
 from motet.merge._codiemb import CoDiEmb
+from motet.merge._compare import ExpertComparison, compare_with_experts
 from motet.merge._dare import DARE
 from motet.merge._doge import DOGE
 from motet.merge._files import SafetensorsFiles
@@ -42,6 +43,7 @@ __all__ = [
     "Checkpoint",
     "CoDiEmb",
     "Entry",
+    "ExpertComparison",
     "Fisher",
     "Golden",
     "IsoC",
@@ -58,6 +60,7 @@ __all__ = [
     "Sphinx",
     "StateDict",
     "TaskArithmetic",
+    "compare_with_experts",
     "from_name",
     "load_score",
     "merge",

@@ -3,17 +3,43 @@
 import importlib.util
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from motet._errors import RequestError, RunError, suggest
+from motet.merge._adapter import CONFIG
+from motet.merge._compare import as_rows, compare_with_experts
+from motet.merge._dtypes import Array
 from motet.merge._merge import Output, Progress, merge_files
 from motet.merge._method import Method
 from motet.merge._sink import explained
+from motet.merge._task_arithmetic import TaskArithmetic
 
-# Takes the path of a model; gives one score, or scores by task, of which more is better.
-Score: TypeAlias = Callable[[Path], float | Mapping[str, float]]
+# Takes the path of a model; gives one score, or by task one score or a score for each row, of which more is better.
+Score: TypeAlias = Callable[[Path], float | Mapping[str, float | Sequence[float]]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring function said of one model.
+
+    Args:
+        model: its place, or the method that made it.
+        score: mean over tasks.
+        tasks: mean score by task.
+        rows: (N,) scores by task, of the tasks that were scored row by row.
+    """
+
+    model: str
+    score: float
+    tasks: Mapping[str, float]
+    rows: Mapping[str, Array]
+
+    def document(self) -> dict[str, Any]:
+        """The scores as a JSON document holds them."""
+        return {"model": self.model, "score": self.score, "tasks": dict(self.tasks)}
 
 
 def merge_best(
@@ -26,26 +52,30 @@ def merge_best(
     keep: Sequence[str] = (),
     output: Output | None = None,
     progress: Progress | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Merges by each method, scores the results beside base and experts, and leaves the best merge at `out`.
 
     Args:
         base: safetensors file or model folder.
-        experts: the same, or adapter folders, which are merged but not scored.
+        experts: the same, or adapter folders, which are written out as whole models to be scored.
         out: as `merge_files` takes it.
         methods: the candidates.
-        score: called with the path of each model; gives a score or scores by task, of which more is better. Candidates
-            are compared by the mean over tasks.
+        score: called with the path of each model; gives a score, or scores by task, of which more is better. Candidates
+            are compared by the mean over tasks. A task's score may be one number for each row: then the best merge is
+            compared with the expert of that task, row by row.
         keep: patterns of tensors to take from the base.
         output: how the merges are written; as `Output()` says if None.
         progress: as `merge_files` takes it.
+        seed: of the comparison's resamples.
 
     Returns:
         `scores`: for each model its place, its score and its scores by task; `best`: the place of the best merge;
-        `record`: what is in its files' metadata.
+        `guard`: for each task with row scores what `compare_with_experts` says, and the expert's place; `record`: what
+        is in its files' metadata.
 
     Raises:
-        RequestError: what `merge_files` refuses, or a score that is no number.
+        RequestError: what `merge_files` refuses, a score that is no number, or tasks whose experts cannot be told.
 
     Cost: that of each merge, and disk space for all of them at once.
     """
@@ -54,26 +84,72 @@ def merge_best(
         message = f"'{out}' exists; a new file or folder was expected. Remove it, or choose another name."
         raise RequestError(message)
     how = output or Output()
-    models = [Path(path) for path in (base, *experts) if not (Path(path) / "adapter_config.json").exists()]
-    scores = [_scored(str(model), score(model)) for model in models]
     folder = out.with_name(f".{out.name}.candidates")
     with explained(out):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     try:
-        merged: list[tuple[float, Path, dict[str, Any]]] = []
+        places = [Path(path) for path in experts]
+        known = [scored(str(base), score(Path(base)))]
+        owners = find_owners(known[0].rows, places)
+        for number, place in enumerate(places):
+            whole = _whole(base, place, folder / f"expert{number}{out.suffix}", keep)
+            known.append(scored(str(place), score(whole)))
+        merged: list[tuple[Scored, Path, dict[str, Any]]] = []
         for number, method in enumerate(methods):
             place = folder / f"{number}{out.suffix}"
             record = merge_files(base, experts, place, method=method, keep=keep, output=how, progress=progress)
-            found = _scored(repr(method), score(place))
-            scores.append(found)
-            merged.append((found["score"], place, record | {"title": repr(method)}))
-        _, place, record = max(merged, key=lambda entry: entry[0])
+            merged.append((scored(repr(method), score(place)), place, record))
+        best, place, record = max(merged, key=lambda entry: entry[0].score)
+        guard = _guarded(best, known[1:], owners, seed)
         with explained(out):
             place.replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return {"best": record.pop("title"), "scores": scores, "record": record}
+    scores = [one.document() for one in [*known, *(entry[0] for entry in merged)]]
+    return {"best": best.model, "scores": scores, "guard": guard, "record": record}
+
+
+def find_owners(tasks: Iterable[str], experts: Sequence[Path]) -> dict[str, int]:
+    """Which expert a task belongs to: the one whose file or folder has the task's name, or else the one at its place.
+
+    Raises:
+        RequestError: some tasks are named as experts are and others not, or there are not as many as experts.
+    """
+    tasks = list(tasks)
+    names = [path.name.removesuffix(".safetensors") for path in experts]
+    if any(names.count(task) == 1 for task in tasks):
+        unknown = [task for task in tasks if names.count(task) != 1]
+        if not unknown:
+            return {task: names.index(task) for task in tasks}
+    elif len(tasks) in {0, len(experts)}:
+        return {task: number for number, task in enumerate(tasks)}
+    message = (
+        f"Row scores of the tasks {tasks} arrived for the experts {names}; a task for each expert in the experts' "
+        "order was expected, or tasks that all have the name of an expert's file. Rename the tasks."
+    )
+    raise RequestError(message)
+
+
+def _whole(base: Path | str, expert: Path, place: Path, keep: Sequence[str]) -> Path:
+    """The path of an expert as a model of its own: an adapter is written out with its base."""
+    if not (expert / CONFIG).exists():
+        return expert
+    merge_files(base, [expert], place, method=TaskArithmetic(scale=1.0), keep=keep)
+    return place
+
+
+def _guarded(best: Scored, experts: Sequence[Scored], owners: Mapping[str, int], seed: int) -> list[dict[str, Any]]:
+    if not owners:
+        return []
+    for model in (best, *experts):
+        lacking = sorted(set(owners) - set(model.rows))
+        if lacking:
+            message = f"The scoring function gave no row scores of {lacking} for '{model.model}', and did for the base;"
+            raise RequestError(message + " the same tasks were expected for every model. Score all tasks always.")
+    own = {task: experts[number].rows[task] for task, number in owners.items()}
+    found = compare_with_experts({task: best.rows[task] for task in owners}, own, seed=seed)
+    return [one.document() | {"expert": experts[owners[one.task]].model} for one in found]
 
 
 def load_score(text: str) -> Score:
@@ -106,13 +182,25 @@ def load_score(text: str) -> Score:
     return found
 
 
-def _scored(title: str, found: float | Mapping[str, float]) -> dict[str, Any]:
-    tasks = {str(task): float(value) for task, value in found.items()} if isinstance(found, Mapping) else {}
+def scored(title: str, found: float | Mapping[str, float | Sequence[float]]) -> Scored:
+    """What a scoring function gave for one model.
+
+    Raises:
+        RequestError: it is neither a number nor numbers or row scores by task.
+    """
+    given: dict[str, Any] = {str(task): value for task, value in found.items()} if isinstance(found, Mapping) else {}
+    rows = {task: as_rows(value, task) for task, value in given.items() if _is_rows(value)}
+    tasks: dict[str, float] = {}
     try:
+        tasks = {task: float(rows[task].mean() if task in rows else value) for task, value in given.items()}
         score = sum(tasks.values()) / len(tasks) if isinstance(found, Mapping) else float(found)
     except (TypeError, ValueError, ZeroDivisionError):
         score = math.nan
     if math.isnan(score):
         message = f"The scoring function gave {found!r} for '{title}'; a number, or numbers by task, were expected."
-        raise RequestError(message + " Return one float, or a dict of floats.")
-    return {"model": title, "score": score, "tasks": tasks}
+        raise RequestError(message + " Return one float, or a dict of floats or of lists with a float for each row.")
+    return Scored(title, score, tasks, rows)
+
+
+def _is_rows(value: Any) -> bool:
+    return not isinstance(value, str) and (value.ndim > 0 if hasattr(value, "ndim") else hasattr(value, "__len__"))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from motet.merge.learned._coefficients import LayerWise, TaskWise
 from motet.merge.learned._descend import TaskLoss, descend, entropy
-from motet.merge.learned._merged import Merged, trimmed
+from motet.merge.learned._merged import Merged, merged_shapes, trimmed
 
 
 def adamerging(
@@ -54,15 +54,15 @@ def adamerging(
         (β .9, .999) and without clamping. Departure: one merge a step, where that code merges once a task.
     """
     chosen = experts if density is None else trimmed(base, experts, density)
-    coefficients: nn.Module = TaskWise(len(experts), start=start)
-    if by == "tensor":
-        coefficients = LayerWise(_num_merged(base), len(experts), start=start)
-    merged = Merged(model, base, chosen, coefficients=coefficients)
+    merged = Merged(model, base, chosen, coefficients=coefficients_by(by, base, len(experts), start))
     descend(merged, batches, loss or entropy, torch.optim.Adam(merged.parameters(), rate), steps=steps)
     return merged.merged_state()
 
 
-def _num_merged(base: Mapping[str, Tensor]) -> int:
-    from motet.merge._models import open_models
-
-    return len(open_models(base, [base]).merged)
+def coefficients_by(
+    by: Literal["tensor", "task"], base: Mapping[str, Tensor], num_experts: int, start: float
+) -> nn.Module:
+    """One coefficient for each tensor and expert, or one for each expert."""
+    if by == "task":
+        return TaskWise(num_experts, start=start)
+    return LayerWise(len(merged_shapes(base)), num_experts, start=start)

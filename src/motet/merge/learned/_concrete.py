@@ -86,7 +86,7 @@ def concrete_task_arithmetic(
     Cost: as `adamerging`, and one random number a weight and step.
 
     Source: Tang et al., Concrete Subspace Learning based Interference Elimination for Multi-task Model Fusion, 2023,
-        and FusionBench's settings. The variant with AdaMerging inside (two levels) is not built.
+        and FusionBench's settings. `concrete_adamerging` learns the coefficients as well.
     """
     coefficients = TaskWise(len(experts), start=scale).requires_grad_(requires_grad=False)
     merged = Merged(model, base, experts, coefficients=coefficients)

@@ -1,7 +1,7 @@
 """A model at a weighted sum of the experts' changes, with the weights as its parameters."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class Merged(nn.Module):
         model: says how weights become outputs; its own weights are not used and stay as they are.
         base: state dict that the experts were tuned from.
         experts: their state dicts.
-        coefficients: gives (E,), or (P, E) with one row for each merged tensor, at each call.
+        coefficients: gives at each call (E,), or (P, E) with one row for each merged tensor, or by the tensors' names
+            what broadcasts to (E, *shape).
         mask: gives a multiplier for each merged tensor, by name; none if None.
 
     Raises:
@@ -73,14 +74,23 @@ class Merged(nn.Module):
         """The shapes of the merged tensors."""
         return {name: tuple(tensor.shape) for name, tensor in self._base.items()}
 
-    def weights(self) -> dict[str, Tensor]:
-        """The merged tensors, differentiable: call it once a step."""
+    def weights(self, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The merged tensors, differentiable: call it once a step.
+
+        Args:
+            masks: multipliers by name to take in the place of what the mask gives.
+        """
         found = self.coefficients()
-        rows = found if found.ndim == 2 else found.expand(len(self.names), -1)
-        masks: Mapping[str, Tensor] = self.mask() if self.mask is not None else {}
+        if masks is None:
+            masks = self.mask() if self.mask is not None else {}
         merged = {}
-        for row, name in zip(rows, self.names, strict=True):
-            change = torch.tensordot(row, self._changes[name], 1)
+        for number, name in enumerate(self.names):
+            shares = found[number] if isinstance(found, Tensor) and found.ndim == 2 else found
+            changes = self._changes[name]
+            if isinstance(shares, Mapping):
+                change = (shares[name] * changes).sum(dim=0)
+            else:
+                change = torch.tensordot(shares, changes, 1)
             merged[name] = self._base[name] + (change * masks[name] if name in masks else change)
         return merged
 
@@ -103,8 +113,17 @@ class Merged(nn.Module):
         return found | {name: found[first] for name, first in self._tied.items()}
 
 
+def merged_shapes(base: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that a merge of this base's experts changes."""
+    return {name: tuple(base[name].shape) for name in open_models(base, [base]).merged}
+
+
 def trimmed(
-    base: Mapping[str, Tensor], experts: Sequence[Mapping[str, Tensor]], density: float
+    base: Mapping[str, Tensor],
+    experts: Sequence[Mapping[str, Tensor]],
+    density: float,
+    scope: Literal["global", "tensor"] = "global",
 ) -> list[dict[str, Tensor]]:
-    """Each expert without its small changes, as TIES trims them over all tensors."""
-    return [merge(base, [expert], method=TIES(density=density, scale=1.0)) for expert in experts]
+    """Each expert without its small changes, as TIES trims them over all tensors or in each."""
+    method = TIES(density=density, scale=1.0, scope=scope)
+    return [merge(base, [expert], method=method) for expert in experts]
