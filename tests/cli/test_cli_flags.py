@@ -13,8 +13,9 @@ FLAGS = {
         "--target", "--out", "--time-limit", "--split", "--split-column", "--role", "--ignore", "--balance", "--margin",
         "--deploy", "--max-epochs", "--resume", "--sharing", "--task-column",
     },
-    "predict": {"--output", "-o", "--target", "--intervals", "--probabilities", "--keep"},
-    "evaluate": {"--target"},
+    "predict": {"--output", "-o", "--target", "--intervals", "--probabilities", "--cost", "--keep"},
+    "evaluate": {"--by", "--target"},
+    "effects": {"--target", "--repeats", "--max-rows", "--check"},
     "report": set(),
     "merge": {
         "--method", "--output", "-o", "--plan", "--evaluate", "--keep", "--dtype", "--shard-size", "--resume",

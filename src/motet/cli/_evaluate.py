@@ -6,12 +6,16 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from motet.cli._output import Common, print_json, print_table
+from motet.cli._slices import show_slices
 
 
 def evaluate(
     run: Path,
     table: str,
     *,
+    by: Annotated[
+        str | None, Parameter(help="Column of the table: score each of its levels, or bins of a number, apart.")
+    ] = None,
     target: Annotated[list[str] | None, Parameter(negative="", help="Score only this target; repeat it.")] = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
@@ -26,6 +30,10 @@ def evaluate(
     """
     from motet.tabular import load
 
+    if by is not None:
+        found = load(run).slices(table, by=by, tasks=target, seed=common.seed)
+        show_slices(run, table, by, found, as_json=common.json)
+        return
     scores = load(run).evaluate(table, tasks=target, seed=common.seed)
     if common.json:
         print_json({"run": str(run), "table": table, "tasks": scores})

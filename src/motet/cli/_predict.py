@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from motet._errors import RequestError, suggest
 from motet.cli._output import Common, print_json, print_text
 from motet.cli._task_column import is_task_run, predict_tasks
+from motet.cli._values import costs
 
 
 def predict(
@@ -20,6 +21,10 @@ def predict(
     target: Annotated[list[str] | None, Parameter(negative="", help="Predict only this target; repeat it.")] = None,
     intervals: Annotated[bool, Parameter(negative="", help="Add NAME_low and NAME_high for numbers.")] = False,
     probabilities: Annotated[bool, Parameter(negative="", help="Add NAME=CLASS columns for classes.")] = False,
+    cost: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="NAME=FP:FN, what a false yes and a false no cost; repeat it."),
+    ] = None,
     keep: Annotated[list[str] | None, Parameter(negative="", help="Copy this column of the table; repeat it.")] = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
@@ -33,8 +38,10 @@ def predict(
         Table with the feature columns; labels are not needed.
     """
     if is_task_run(run):
-        predict_tasks(run, table, output, probabilities=probabilities, keep=keep or [],
-                      refused={"--target": target, "--intervals": intervals}, as_json=common.json)  # fmt: skip
+        refused = {"--target": target, "--intervals": intervals, "--cost": cost}
+        predict_tasks(
+            run, table, output, probabilities=probabilities, keep=keep or [], refused=refused, as_json=common.json
+        )
         return
     import polars as pl
 
@@ -47,7 +54,7 @@ def predict(
         if name not in frame.columns:
             message = f"--keep '{name}' is not a column of '{table}'.{suggest(name, frame.columns)}"
             raise RequestError(message)
-    parts = [model.predict(frame, tasks=target, intervals=intervals)]
+    parts = [model.predict(frame, tasks=target, intervals=intervals, costs=costs(cost or []))]
     if probabilities:
         for name in parts[0].columns:
             if name in model.classes_:

@@ -27,6 +27,27 @@ def seconds(text: str | None) -> float | None:
     return total
 
 
+def costs(assignments: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """The costs of a false yes and a false no by target, from `NAME=FP:FN` texts.
+
+    Raises:
+        RequestError: a text of another form.
+    """
+    found = {}
+    for assignment in assignments:
+        name, _, pair = assignment.rpartition("=")
+        false_yes, _, false_no = pair.partition(":")
+        try:
+            pair_of_numbers = float(false_yes), float(false_no)
+        except ValueError:
+            pair_of_numbers = None
+        if not name or pair_of_numbers is None:
+            message = f"--cost {assignment!r} was given; NAME=FP:FN was expected, such as --cost churned=1:10."
+            raise RequestError(message)
+        found[name] = pair_of_numbers
+    return found
+
+
 def roles(assignments: Sequence[str], ignored: Sequence[str]) -> dict[str, str]:
     """The columns' roles from `NAME=ROLE` texts and from the names of ignored columns.
 

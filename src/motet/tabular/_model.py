@@ -11,18 +11,22 @@ import torch
 
 from motet import __version__
 from motet._errors import MissingExtraError, MotetError, RequestError, RunError
-from motet.data import encode_targets, read_table
+from motet.data import read_table
 from motet.tabular._candidates import Candidates, Plan, train_candidates
 from motet.tabular._distil import artefact_bytes, distil
 from motet.tabular._document import request_document, run_document
-from motet.tabular._guard import draw_weights, interval
+from motet.tabular._effects import feature_effects
 from motet.tabular._judge import Judge, Rules
+from motet.tabular._labelled import Labelled
 from motet.tabular._log import RunLog, read_log, write_log
 from motet.tabular._notes import notes_on
 from motet.tabular._outcome import measure, metrics_document, plain
 from motet.tabular._prepared import Prepared, prepare
+from motet.tabular._removal import check_effects
 from motet.tabular._served import Served
 from motet.tabular._settings import LARGEST_SEED, FitSettings, checked
+from motet.tabular._slices import slice_scores
+from motet.tabular._thresholds import Costs, read_above, thresholds
 from motet.tasks import Task
 from motet.train import (
     FORMAT,
@@ -188,19 +192,27 @@ class TabularModel:
         sizes = {"bytes": artefact_bytes(found, judged), "bytes_without_distilling": artefact_bytes(found, before)}
         self.metrics_ = metrics_document(prepared, found, outcomes, clock.elapsed) | {"artefact": sizes}
 
-    def predict(self, table: Any, *, tasks: Sequence[str] | None = None, intervals: bool = False) -> pl.DataFrame:
+    def predict(
+        self, table: Any, *, tasks: Sequence[str] | None = None, intervals: bool = False, costs: Costs | None = None
+    ) -> pl.DataFrame:
         """What a person reads: a frame with a column for each target, one row for each row of the table.
 
         Args:
             table: anything that `fit` takes; it needs the feature columns only.
             tasks: the targets to predict; only what they need is computed.
             intervals: add `<target>_low` and `<target>_high` for targets that are numbers.
+            costs: of a false yes and of a false no, by binary target: yes is said where it is the cheaper answer, above
+                a probability of fp / (fp + fn); where none are given, above one half.
         """
-        frame = read_table(table)
+        frame, served = read_table(table), self._model()
+        cuts = thresholds({name: served.answers[name].task for name in served.names(tasks)}, costs or {})
         columns: dict[str, Any] = {}
-        for name, estimates in self._model().estimate(frame, tasks).items():
-            answer = self._model().answers[name]
-            columns[name] = _column(answer.task.read(estimates))
+        for name, estimates in served.estimate(frame, tasks).items():
+            answer = served.answers[name]
+            cut = cuts.get(name)
+            columns[name] = _column(
+                answer.task.read(estimates) if cut is None else read_above(answer.task, estimates, cut)
+            )
             if intervals and answer.interval is not None:
                 columns[f"{name}_low"], columns[f"{name}_high"] = answer.interval.bounds(estimates)
         return pl.DataFrame(columns)
@@ -235,29 +247,92 @@ class TabularModel:
         Raises:
             RequestError: no column of any asked-for target is in the table.
         """
-        checked("seed", seed, low=0, high=LARGEST_SEED)
-        frame = read_table(table)
-        served = self._model()
-        names = served.names(tasks)
-        there = [name for name in names if set(served.answers[name].task.label_columns) <= set(frame.columns)]
-        if not there:
-            message = (
-                f"The table has no label column of {', '.join(names)}; evaluating compares predictions with labels. "
-                "Use predict where there are none."
-            )
-            raise RequestError(message)
-        targets, present = encode_targets(frame, [served.answers[name].task for name in there])
+        labelled = self._labelled(table, tasks, seed)
         scores = {}
-        for name, estimates in served.estimate(frame, there).items():
-            known = present[name]
-            task = served.answers[name].task
-            values = task.metrics(estimates[known], targets[name][known]) if known.any() else {}
-            weights = draw_weights(int(known.sum()), resamples=(self.settings or FitSettings()).resamples, seed=seed)
-            ci95 = (
-                interval(task.score(estimates[known], targets[name][known], weights)) if known.any() else (None, None)
-            )
-            scores[name] = plain({"rows": int(known.sum()), "metric": task.metric, "metrics": values, "ci95": ci95})
+        for name, estimates in self.served_.estimate(labelled.frame, list(labelled.tasks)).items():
+            rows, task = np.flatnonzero(labelled.present[name]), labelled.tasks[name]
+            found, targets = estimates[rows], labelled.targets[name][rows]
+            values = task.metrics(found, targets) if len(rows) else {}
+            weights = labelled.weights(rows, resamples=(self.settings or FitSettings()).resamples, seed=seed)
+            ci95 = labelled.interval(task.score(found, targets, weights), rows) if len(rows) else (None, None)
+            scores[name] = plain({"rows": len(rows), "metric": task.metric, "metrics": values, "ci95": ci95})
         return scores
+
+    def slices(
+        self, table: Any, *, by: str, tasks: Sequence[str] | None = None, bins: int = 5, seed: int = 0
+    ) -> pl.DataFrame:
+        """The main metric of each target on each slice of a labelled table, and which slice is the worst.
+
+        Args:
+            table: rows that the model has not seen.
+            by: the column whose levels, or bins of a number or date with more than 12 values, are the slices.
+            tasks: the targets to score.
+            bins: how many, of about the same number of rows.
+            seed: of the resamples.
+
+        Returns:
+            a row for each target and slice: labelled rows, score, its 95% interval, `worse_by` than all other rows in
+            the metric's unit, whether it is the target's `worst`, and whether that is `proven` and no luck.
+
+        Raises:
+            RequestError: no label column, or no such column to slice by.
+        """
+        checked("bins", bins, low=2, high=1000)
+        labelled = self._labelled(table, tasks, seed)
+        resamples = (self.settings or FitSettings()).resamples
+        return slice_scores(self.served_, labelled, by, bins=bins, resamples=resamples, seed=seed)
+
+    def effects(
+        self, table: Any, *, tasks: Sequence[str] | None = None, repeats: int = 5, max_rows: int = 10_000, seed: int = 0
+    ) -> pl.DataFrame:
+        """What each feature is worth to each target: how much its metric drops when the feature is shuffled.
+
+        Args:
+            table: labelled rows that the model has not seen; on rows that it was trained on, features look worth more.
+            tasks: the targets to explain.
+            repeats: permutations a feature.
+            max_rows: rows, drawn at random from a longer table.
+            seed: of the draw, the permutations and the resamples.
+
+        Returns:
+            a row for each target and feature, the largest drop first: `drop` in the metric's unit, positive where the
+            model needs the feature, its 95% interval, and its share of the target's positive drops. Features that say
+            the same are one row, named `a + b`, with their `columns`.
+
+        Cost: features × repeats + 1 predictions of the rows.
+        """
+        checked("repeats", repeats, low=1, high=1000)
+        checked("max_rows", max_rows, low=1, high=1e9)
+        labelled = self._labelled(table, tasks, seed).sample(max_rows, seed)
+        return feature_effects(self.served_, labelled, repeats=repeats, seed=seed)
+
+    def check_effects(
+        self, table: Any, effects: pl.DataFrame, *, max_rows: int = 100_000, seed: int = 0
+    ) -> pl.DataFrame:
+        """Whether the effects may be believed: quick trees are trained again without the best and the worst features.
+
+        Args:
+            table: labelled rows; half of them train, and 35% score.
+            effects: what `effects` gave; its targets are checked.
+            max_rows: rows, drawn at random from a longer table.
+            seed: of the parts, the trees and the resamples.
+
+        Returns:
+            a row for each target: the score with all features, without the most and without the least important
+            quarter, the difference of the two with its 95% interval, and a verdict: `supported`, `not supported`,
+            `contradicted`, `too few rows` or `too few features`. All but the first mean: do not believe them.
+
+        Cost: three trainings of LightGBM a target.
+        """
+        checked("max_rows", max_rows, low=1, high=1e9)
+        names = effects["target"].unique(maintain_order=True).to_list()
+        labelled = self._labelled(table, names, seed).sample(max_rows, seed)
+        threads = (self.settings or FitSettings()).threads or torch.get_num_threads()
+        return check_effects(self.served_.encoder, labelled, effects, seed=seed, threads=threads)
+
+    def _labelled(self, table: Any, tasks: Sequence[str] | None, seed: int) -> Labelled:
+        checked("seed", seed, low=0, high=LARGEST_SEED)
+        return Labelled.read(self._model(), read_table(table), tasks, self.run_.get("split", {}))
 
     def score(self, table: Any) -> dict[str, float | None]:
         """The main metric of each target on a labelled table."""

@@ -1,0 +1,84 @@
+"""`motet effects`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from motet.cli._output import Common, print_json, print_table, print_text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SHOWN = 10  # features a target; --json has all
+DOUBT = "The ranking of {target} may not be believed: "
+VERDICTS = {
+    "supported": "The ranking of {target} is supported: ",
+    "not supported": DOUBT,
+    "contradicted": DOUBT,
+    "too few rows": "The ranking of {target} was not checked: under 100 labelled rows.",
+    "too few features": "The ranking of {target} was not checked: there is one feature.",
+}
+
+
+def effects(
+    run: Path,
+    table: str,
+    *,
+    target: Annotated[list[str] | None, Parameter(negative="", help="Explain only this target; repeat it.")] = None,
+    repeats: Annotated[int, Parameter(help="Times that each feature is shuffled.")] = 5,
+    max_rows: Annotated[int, Parameter(help="Rows to shuffle, drawn from a longer table.")] = 10_000,
+    check: Annotated[
+        bool, Parameter(negative="", help="Train again without the best and the worst features: is the ranking right?")
+    ] = False,
+    common: Common = Common(),  # noqa: B008
+) -> None:
+    """What each feature is worth to each target: how much worse its metric gets when the feature is shuffled.
+
+    Parameters
+    ----------
+    run
+        Folder that motet fit made.
+    table
+        Labelled table that the model has not seen.
+    """
+    from motet.data import read_table
+    from motet.tabular import load
+
+    model, frame = load(run), read_table(table)
+    found = model.effects(frame, tasks=target, repeats=repeats, max_rows=max_rows, seed=common.seed)
+    checks = model.check_effects(frame, found, seed=common.seed) if check else None
+    if common.json:
+        document = {"run": str(run), "table": table, "effects": found.to_dicts()}
+        print_json(document if checks is None else document | {"checks": checks.to_dicts()})
+        return
+    _show(found)
+    for row in checks.iter_rows(named=True) if checks is not None else ():
+        print_text(_verdict(row))
+
+
+def _show(found: "pl.DataFrame") -> None:
+    rows = []
+    for (target,), part in found.group_by("target", maintain_order=True):
+        for row in part.head(SHOWN).iter_rows(named=True):
+            drop = f"{_shown(row['drop'])} [{_shown(row['low'])}, {_shown(row['high'])}]"
+            share = "-" if row["share"] is None else f"{100 * row['share']:.1f}"
+            rows.append((target, row["feature"], row["metric"], drop, share))
+        if part.height > SHOWN:
+            rows.append((target, f"and {part.height - SHOWN} others (--json)", "", "", ""))
+    print_table(["target", "feature", "metric", "worse without it by [95%]", "share [%]"], rows)
+
+
+def _verdict(row: dict[str, object]) -> str:
+    text = VERDICTS[str(row["verdict"])].format(target=row["target"])
+    if row["difference"] is None:
+        return text if not text.endswith(": ") else f"{text}{row['metric']} is not defined on its rows."
+    return (
+        f"{text}trained again, {row['metric']} is {_shown(row['all'])} with all features, "
+        f"{_shown(row['without_most'])} without the most and {_shown(row['without_least'])} without the least "
+        f"important quarter (difference {_shown(row['difference'])} [{_shown(row['low'])}, {_shown(row['high'])}])."
+    )
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-"
