@@ -192,6 +192,16 @@ def test_an_output_that_cannot_be_written(motet, finished, table_file, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
 
 
+def test_predict_onto_the_table_itself(motet, finished, table_file, tmp_path):
+    own = tmp_path / table_file.name
+    own.write_bytes(table_file.read_bytes())
+    called = motet("predict", finished, own, "-o", own)
+    assert called.code == 2
+    assert "is the table itself" in called.err
+    assert "Name another file" in called.err
+    assert own.read_bytes() == table_file.read_bytes()
+
+
 def test_predict_without_an_output(motet, finished, table_file):
     called = motet("predict", finished, table_file)
     says(called, 2, "--output", "motet predict --help")

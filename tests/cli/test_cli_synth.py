@@ -14,7 +14,7 @@ def test_a_table_and_its_record(motet, tmp_path):
     assert called.document["correlation"]["asked"] == 0.6
     assert called.document["rows"] == pl.read_parquet(out).height == 300
     assert [task["kind"] for task in called.document["tasks"]] == ["regression", "binary"] * 2
-    text = motet("synth", out, *words)
+    text = motet("synth", tmp_path / "again.parquet", *words)
     assert "0.6 of directions asked for; 0.600 between their directions" in text.out
     assert "--target task_2:binary" in text.out
 
@@ -41,3 +41,12 @@ def test_a_wrong_request_writes_nothing(motet, tmp_path, more, message):
     assert called.code == 2
     assert message in called.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_is_there_is_kept(motet, tmp_path):
+    out = tmp_path / "mine.csv"
+    out.write_text("a,b\n1,2\n")
+    called = motet("synth", out, "--rows", 100)
+    assert called.code == 2
+    assert "is there already; a new file was expected" in called.err
+    assert out.read_text() == "a,b\n1,2\n"

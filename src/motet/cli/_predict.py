@@ -37,6 +37,9 @@ def predict(
     table
         Table with the feature columns; labels are not needed.
     """
+    if output.exists() and Path(table).exists() and output.samefile(table):
+        message = f"-o {output} is the table itself; its labels and features would be lost. Name another file."
+        raise RequestError(message)
     if is_task_run(run):
         refused = {"--target": target, "--intervals": intervals, "--cost": cost}
         predict_tasks(

@@ -60,6 +60,9 @@ def synth(
     from motet.bench import SynthSettings, synthesise
     from motet.data import write_table
 
+    if out.exists():
+        message = f"'{out}' is there already; a new file was expected, so that no table is lost. Name another."
+        raise RequestError(message)
     settings = SynthSettings(
         rows=rows, features=features, tasks=tasks, correlation=correlation, match=match,
         degree=_values("--degree", degree, int), kinds=_values("--kinds", kinds, str), noise=noise,
