@@ -263,8 +263,10 @@ def test_conflicts_are_named_worst_first() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_trunk_gives_the_same() -> None:
+def test_a_compiled_trunk_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     trunk, _, _, _ = build("mlp, few rows", torch.float32)
+    # What docs/balance.md asks for; without it the test hung on what else the process had compiled.
+    monkeypatch.setattr("torch._functorch.config.donated_buffer", False)
     compiled = torch.compile(copy.deepcopy(trunk), backend="aot_eager")
     heads = nn.ModuleList([nn.Linear(5, 1) for _ in range(3)])
     found = []
