@@ -263,17 +263,17 @@ def test_conflicts_are_named_worst_first() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_trunk_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_trunk_gives_the_same() -> None:
     trunk, _, _, _ = build("mlp, few rows", torch.float32)
     # What docs/balance.md asks for; without it the test hung on what else the process had compiled.
-    monkeypatch.setattr("torch._functorch.config.donated_buffer", False)
-    compiled = torch.compile(copy.deepcopy(trunk), backend="aot_eager")
-    heads = nn.ModuleList([nn.Linear(5, 1) for _ in range(3)])
-    found = []
-    for net in (trunk, compiled):
-        z = net(FEW)
-        losses = {str(k): head(z).square().mean() for k, head in enumerate(heads)}
-        found.append(Passes(losses, list(net.parameters())).gramian())
+    with torch._functorch.config.patch(donated_buffer=False):
+        compiled = torch.compile(copy.deepcopy(trunk), backend="aot_eager")
+        heads = nn.ModuleList([nn.Linear(5, 1) for _ in range(3)])
+        found = []
+        for net in (trunk, compiled):
+            z = net(FEW)
+            losses = {str(k): head(z).square().mean() for k, head in enumerate(heads)}
+            found.append(Passes(losses, list(net.parameters())).gramian())
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-8)
 
 

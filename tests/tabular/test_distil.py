@@ -1,6 +1,7 @@
 """One small network taught by what serves: its losses, its lessons, and when it may serve."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -239,3 +240,29 @@ def test_no_time_and_nothing_to_do_are_said_or_passed_over(monkeypatch: pytest.M
         assert _distil.distil(None, found, None, judged, None, clock=Clock(0.5), emit=pytest.fail) == judged
         assert len(found.notes) == notes
     assert "a longer time limit" in found.notes[0]
+
+
+def test_where_the_choose_rows_could_not_tell_nothing_is_taught() -> None:
+    """An interval of ten percent each way: a student as good as what serves would never be let in."""
+    none = np.array([])
+    wide = Judged(
+        KINDS[0], none, none, 0, {}, {}, {}, "own_lightgbm", Comparison(0.0, -10.0, 10.0), "own_lightgbm"
+    )  # fmt: skip
+    assert not _distil._could_be_proven(wide, 0.5)
+    assert _distil._could_be_proven(wide, 8.0)
+    assert _distil._could_be_proven(replace(wide, guard=Comparison(-20.0, -21.0, -19.0)), 0.5)
+    assert not _distil._could_be_proven(replace(wide, guard=Comparison(np.nan, np.nan, np.nan)), 0.5)
+
+
+def test_nothing_is_taught_for_want_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_distil, "make_lessons", lambda *_, **__: pytest.fail("it was taught"))
+    none = np.array([])
+    network = SimpleNamespace(trained=SimpleNamespace(best=SimpleNamespace(joint_state={"weight": torch.zeros(10)})))
+    trees = SimpleNamespace(to_bytes=lambda: bytes(100))
+    found = Candidates(np.array([], dtype=np.int64), networks={"": network}, trees={"a": trees})
+    shares = {"own_lightgbm": {"own_lightgbm": 1.0}}
+    guard = Comparison(0.0, -10.0, 10.0)
+    judged = [Judged(KINDS[0], none, none, 0, {}, shares, {}, "own_lightgbm", guard, "own_lightgbm")]
+    judge = SimpleNamespace(rules=SimpleNamespace(margin=0.5))
+    assert _distil.distil(None, found, judge, judged, None, clock=Clock(None), emit=pytest.fail) == judged
+    assert "on so few choose rows" in found.notes[0]

@@ -12,6 +12,7 @@ from motet.train import Clock, Emit, Meter
 
 ASKING = 0.4  # of the time at most, for the teachers' answers
 LEAST_SECONDS = 1.0  # of time, below which there is nothing to be learned
+MOST_GAIN = 3.0  # percent: a student that would have to be better by more to be proven harmless is not taught
 BALANCE = "uncertainty"  # the teachers have settled what the tasks' gradients would fight over
 
 
@@ -22,7 +23,8 @@ def distil(
 
     It serves a task where the guard's test says that it is worse neither than what serves the task now nor than the
     task's best own model, and only if the artefact becomes smaller by it; otherwise everything stays as it was. Where
-    what serves is no larger than one network, such as the shared one for all tasks, there is nothing to do.
+    what serves is no larger than one network, such as the shared one for all tasks, there is nothing to do; nor where
+    the choose rows are too few to tell.
 
     Args:
         prepared: the table.
@@ -40,6 +42,11 @@ def distil(
         return judged
     if clock.left < LEAST_SECONDS:
         found.notes.append("No time was left to teach one small network what serves; a longer time limit leaves some.")
+        return judged
+    if not any(_could_be_proven(one, judge.rules.margin) for one in judged if one.served != "shared"):
+        found.notes.append(
+            "No small network was taught: on so few choose rows none could be proven to be as good as what serves."
+        )
         return judged
     emit({"event": "stage", "stage": "distilled", "text": "Teaching one small network what serves each target"})
     meter = Meter()
@@ -60,6 +67,11 @@ def distil(
             "would be no smaller; it was left out."
         )
     return [replace(one, served=old.served) for one, old in zip(admitted, judged, strict=True)]
+
+
+def _could_be_proven(judged: Judged, margin: float) -> bool:
+    """Whether the choose rows are enough to tell, going by the interval of the shared network."""
+    return bool(judged.guard.gain - judged.guard.low - margin <= MOST_GAIN)  # false where there is no interval
 
 
 def _train(
