@@ -127,7 +127,8 @@ def measured(words: list[str], environment: dict[str, str]) -> Cost:
             time.sleep(0.005)
         if status:
             output.seek(0)
-            raise RuntimeError(output.read().decode()[-2000:])
+            message = f"exit status {os.waitstatus_to_exitcode(status)}: {output.read().decode()[-2000:]}"
+            raise RuntimeError(message)
     cpu = usage.ru_utime + usage.ru_stime
     return Cost(round(cpu, 2), round(time.monotonic() - started, 2), round(peak / 1e6, 1))
 
@@ -227,7 +228,7 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     paths = make(folder, options.experts)
     out = folder / "merged"
     out.mkdir()
-    costs: dict[str, list[dict[str, float]]] = {}
+    costs: dict[str, list[dict[str, object]]] = {}
     for name, (words, environment) in contenders(paths, out, options.peers).items():
         if options.only not in name:
             continue
@@ -235,7 +236,13 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, object]:
         for _ in range(options.repeats if is_ours else 1):
             if is_ours:
                 Path(words[-1]).unlink(missing_ok=True)
-            costs.setdefault(name, []).append(vars(measured(words, environment)))
+            try:
+                cost: dict[str, object] = vars(measured(words, environment))
+            except RuntimeError as error:  # a peer that runs out of memory is a result too
+                if is_ours:
+                    raise
+                cost = {"failed": str(error)}
+            costs.setdefault(name, []).append(cost)
             print(f"{name}: {costs[name][-1]}", file=sys.stderr, flush=True)
     same = {}
     for mine, other in (

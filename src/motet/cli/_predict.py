@@ -5,10 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from motet._errors import RequestError, suggest
+from motet._errors import RequestError
 from motet.cli._output import Common, print_json, print_text
 from motet.cli._task_column import is_task_run, predict_tasks
-from motet.cli._values import costs
+from motet.cli._values import costs, kept
 
 
 def predict(
@@ -53,18 +53,14 @@ def predict(
 
     model = load(run)
     frame = read_table(table)
-    for name in keep or []:
-        if name not in frame.columns:
-            message = f"--keep '{name}' is not a column of '{table}'.{suggest(name, frame.columns)}"
-            raise RequestError(message)
     parts = [model.predict(frame, tasks=target, intervals=intervals, costs=costs(cost or []))]
     if probabilities:
         for name in parts[0].columns:
             if name in model.classes_:
                 found = model.predict_proba(frame, task=name)
                 parts.append(found.rename({label: f"{name}={label}" for label in found.columns}))
-    kept = frame.select([name for name in keep or [] if name not in parts[0].columns])
-    predictions = pl.concat([kept, *parts], how="horizontal") if kept.width else pl.concat(parts, how="horizontal")
+    beside = kept(frame, keep or [], table, parts[0])
+    predictions = pl.concat([*([beside] if beside.width else []), *parts], how="horizontal")
     write_table(predictions, output)
     if common.json:
         print_json({"output": str(output), "rows": predictions.height, "columns": predictions.columns})

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motet._errors import RequestError, suggest
+from motet._errors import RequestError
 from motet.cli._output import print_json, print_table, print_text
+from motet.cli._values import kept
 
 if TYPE_CHECKING:
     from motet.tabular import TaskReading
@@ -104,16 +105,12 @@ def predict_tasks(
             message = f"{option} was given for '{run}', a run with a task column, which has none. Leave it out."
             raise RequestError(message)
     model, frame = TaskColumnModel.load(run), read_table(table)
-    for name in keep:
-        if name not in frame.columns:
-            message = f"--keep '{name}' is not a column of '{table}'.{suggest(name, frame.columns)}"
-            raise RequestError(message)
     parts = [model.predict(frame)]
-    kept = frame.select([name for name in keep if name not in parts[0].columns])
+    beside = kept(frame, keep, table, parts[0])
     if probabilities and getattr(model.task_, "classes", None) is not None:
         found = model.predict_proba(frame)
         parts.append(found.rename({label: f"{model.task_.name}={label}" for label in found.columns}))
-    predictions = pl.concat([*([kept] if kept.width else []), *parts], how="horizontal")
+    predictions = pl.concat([*([beside] if beside.width else []), *parts], how="horizontal")
     write_table(predictions, output)
     if as_json:
         print_json({"output": str(output), "rows": predictions.height, "columns": predictions.columns,

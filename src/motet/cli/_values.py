@@ -2,8 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from motet._errors import RequestError
+from motet._errors import RequestError, suggest
+
+if TYPE_CHECKING:
+    import polars as pl
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -62,3 +66,16 @@ def roles(assignments: Sequence[str], ignored: Sequence[str]) -> dict[str, str]:
             raise RequestError(message)
         found[name] = role
     return found | dict.fromkeys(ignored, "ignored")
+
+
+def kept(frame: "pl.DataFrame", names: Sequence[str], table: str, beside: "pl.DataFrame") -> "pl.DataFrame":
+    """The columns that `--keep` names, but for those that the predictions have themselves.
+
+    Raises:
+        RequestError: the table has no such column.
+    """
+    for name in names:
+        if name not in frame.columns:
+            message = f"--keep '{name}' is not a column of '{table}'.{suggest(name, frame.columns)}"
+            raise RequestError(message)
+    return frame.select([name for name in names if name not in beside.columns])

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from motet._errors import RequestError
+from motet._intervals import tail
 from motet.merge._dtypes import Array
 
 FEWEST_ROWS = 20
@@ -143,14 +143,6 @@ def _interval(values: Array, resamples: int, seed: int) -> tuple[float, float]:
     for start in range(0, resamples, length):
         weights = draw.poisson(1.0, (min(length, resamples - start), values.size))
         means.append(weights @ values / weights.sum(axis=1))
-    tail = _tail(values.size)
-    low, high = np.quantile(np.concatenate(means), [tail, 1.0 - tail])
+    end = tail(values.size)
+    low, high = np.quantile(np.concatenate(means), [end, 1.0 - end])
     return float(low), float(high)
-
-
-def _tail(num_rows: int) -> float:
-    """Φ(−√(n / (n − 1)) t), with t the 97.5% point of Student's distribution with n − 1 degrees of freedom."""
-    z, freedom = NormalDist().inv_cdf(0.975), num_rows - 1
-    # Hill's expansion of t around the normal quantile; within 0.1% from nine degrees of freedom on.
-    quantile = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    return NormalDist().cdf(-quantile * np.sqrt(num_rows / freedom))

@@ -7,6 +7,7 @@ from motet.tabular._candidates import Candidates, Plan
 from motet.tabular._judge import Judge, Judged
 from motet.tabular._lessons import make_lessons
 from motet.tabular._network import State, TrainedNetwork, loop_for, network_estimates, train_network
+from motet.tabular._own_trees import work_file
 from motet.tabular._prepared import Prepared
 from motet.train import Clock, Emit, Meter
 
@@ -88,7 +89,7 @@ def _train(
         stage="distilled",
         emit=emit,
         device=plan.device,
-        checkpoint=None if plan.work is None else plan.work / "distilled.safetensors",
+        checkpoint=work_file(prepared.tasks, plan.work, "distilled"),
         start=shared.trained.best.joint_state,
     )
     state = found.trained.best.joint_state

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
+from motet._intervals import tail
 from motet.tasks import Task
 
 FEWEST_ROWS = 20
@@ -139,17 +139,9 @@ def interval(values: np.ndarray, num_draws: int | None = None) -> tuple[float, f
     known = values[np.isfinite(values)]
     if known.size < max(1, values.size // 2):
         return float("nan"), float("nan")
-    tail = 0.025 if num_draws is None else _tail(num_draws)
-    low, high = np.quantile(known, [tail, 1.0 - tail])
+    end = 0.025 if num_draws is None else tail(num_draws)
+    low, high = np.quantile(known, [end, 1.0 - end])
     return float(low), float(high)
-
-
-def _tail(num_draws: int) -> float:
-    """Φ(−√(n / (n − 1)) t), with t the 97.5% point of Student's distribution with n − 1 degrees of freedom."""
-    z, freedom = NormalDist().inv_cdf(0.975), max(1, num_draws - 1)
-    # Hill's expansion of t around the normal quantile; within 0.1% from nine degrees of freedom on.
-    quantile = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    return NormalDist().cdf(-quantile * np.sqrt((freedom + 1) / freedom))
 
 
 def _gain(task: Task, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -168,8 +168,7 @@ class TabularModel:
             None if run is None else run.work,
         )
         share = (1 - RESERVED) * (1 - DISTILLING if settings.deploy == "small" else 1.0)
-        training = Clock(None if clock.limit is None else clock.left * share)
-        found = train_candidates(prepared, plan, clock=training, emit=log)
+        found = train_candidates(prepared, plan, clock=clock.part(share), emit=log)
         log({"event": "stage", "stage": "choose", "text": "Choosing and measuring on held-out rows"})
         self._choose(prepared, found, plan, clock, log)
         notes = [*found.notes, *notes_on(self.metrics_, prepared)]

@@ -2,8 +2,6 @@
 
 import json
 import math
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -66,7 +64,7 @@ class TreesBeside:
     ) -> None:
         require("lightgbm", "tables")
         self.prepared, self.seed, self.work, self.emit = prepared, seed, work, emit
-        self.clock = _Stoppable(clock.limit, clock.spent, clock.started)
+        self.clock = Clock(clock.limit, clock.spent, clock.started)  # to be stopped by itself
         self.workers = max(1, min(threads, len(prepared.tasks)))
         self.threads = max(1, threads // self.workers)
         self.held_out = prepared.matrix(rows)
@@ -81,7 +79,7 @@ class TreesBeside:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.clock.stopped.set()
+        self.clock.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def telling(self, emit: Emit) -> Emit:
@@ -134,23 +132,6 @@ class TreesBeside:
         matrix = self.prepared.matrix(self.prepared.split.stop[present])
         score = float(task.score(trees.estimate(matrix, threads=self.threads), targets)[0])
         return round(score, 6) if np.isfinite(score) else None
-
-
-class _Stoppable(Clock):
-    """A clock that can be brought to its end from another thread."""
-
-    def __init__(self, limit: float | None, spent: float, started: float) -> None:
-        super().__init__(limit, spent, started)
-        self.stopped = threading.Event()
-
-    @property
-    def left(self) -> float:
-        return 0.0 if self.stopped.is_set() else super().left
-
-    def part(self, share: float) -> "_Stoppable":
-        found = _Stoppable(None if self.limit is None else self.left * share, 0.0, time.monotonic())
-        found.stopped = self.stopped
-        return found
 
 
 def _share(rounds: float) -> float:

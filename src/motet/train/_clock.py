@@ -1,5 +1,6 @@
 """Time: limits that are kept, and what was spent."""
 
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -11,11 +12,13 @@ class Clock:
     Args:
         limit: seconds of wall time allowed, or None for no limit.
         spent: seconds already used before this process.
+        stopped: set by `stop`, from any thread; the clock's parts share it.
     """
 
     limit: float | None = None
     spent: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    stopped: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     @property
     def elapsed(self) -> float:
@@ -24,7 +27,9 @@ class Clock:
 
     @property
     def left(self) -> float:
-        """Seconds until the limit, at least 0; infinite without a limit."""
+        """Seconds until the limit, at least 0; infinite without a limit, none once it is stopped."""
+        if self.stopped.is_set():
+            return 0.0
         return float("inf") if self.limit is None else max(0.0, self.limit - self.elapsed)
 
     @property
@@ -42,7 +47,11 @@ class Clock:
 
     def part(self, share: float) -> "Clock":
         """A clock that starts now with a share of what is left."""
-        return Clock(None if self.limit is None else self.left * share)
+        return Clock(None if self.limit is None else self.left * share, stopped=self.stopped)
+
+    def stop(self) -> None:
+        """Brings the clock and all its parts to their end."""
+        self.stopped.set()
 
 
 @dataclass
