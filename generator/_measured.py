@@ -1,11 +1,11 @@
-"""Measured cost and quality, where there are results: `balance.json` and `bench_balance.json`."""
+"""Measured cost and quality, where there are results: `balance.json`, and the grids of `motet bench balance`."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-COST, QUALITY = "balance.json", "bench_balance.json"
+COST, QUALITY, LONG = "balance.json", "bench_balance.json", "bench_balance_long.json"
 MODES = {
     "": "losses alone",
     "exact": "`shared=`",
@@ -23,15 +23,17 @@ class Measured:
     Args:
         cost: CPU time of a step as a ratio to one plain step of the sum, and the memory that it adds.
         quality: Δm of every method on every problem, and the published claims tried there.
+        long: the same of some methods, with ten times the steps.
     """
 
     cost: dict[str, Any]
     quality: dict[str, Any]
+    long: dict[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> "Measured":
         """Reads what is there."""
-        return cls(*(_read(folder / name) for name in (COST, QUALITY)))
+        return cls(*(_read(folder / name) for name in (COST, QUALITY, LONG)))
 
     def cost_cells(self, name: str) -> list[tuple[str, dict[str, Any]]]:
         """How the method was called, and the cell, for each cell of the method that was measured."""
@@ -45,9 +47,10 @@ class Measured:
 
     def claims(self, name: str) -> list[dict[str, Any]]:
         """Published claims of the method, and of it around others, as they came out here."""
+        longer = [{**claim, "problem": f"{claim['problem']}, ten times the steps"} for claim in _claims(self.long)]
         return [
             claim
-            for claim in self.quality.get("claims", [])
+            for claim in [*_claims(self.quality), *longer]
             if claim["better"] == name or claim["better"].startswith(f"{name}+")
         ]
 
@@ -70,6 +73,10 @@ class Measured:
         """The mean Δm over the problems and the time as a ratio to equal weighting."""
         entry = self.quality.get("overall", {}).get(name, {})
         return entry.get("mean_delta_m"), entry.get("cpu_ratio")
+
+
+def _claims(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return result.get("claims", [])
 
 
 def _read(path: Path) -> dict[str, Any]:

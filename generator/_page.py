@@ -1,5 +1,7 @@
 """The page of one method."""
 
+from typing import Any
+
 from generator._counterexamples import counterexample, vector
 from generator._facts import Facts
 from generator._measured import Measured, shown, shown_gain
@@ -184,8 +186,7 @@ def _quality(name: str, measured: Measured) -> list[str]:
 def _claims(name: str, measured: Measured) -> list[str]:
     rows = [
         (
-            f"`{claim['better']}` over `{claim['worse']}`",
-            f"{claim['published'][0]:g} against {claim['published'][1]:g}: {claim['measured_on']} ({claim['source']})",
+            f"`{claim['better']}` over `{claim['worse']}`", _published(claim),
             claim["problem"], shown_gain(claim["difference"]), claim["verdict"],
         )
         for claim in measured.claims(name)
@@ -198,3 +199,9 @@ def _claims(name: str, measured: Measured) -> list[str]:
         f"**A published claim does not hold here**: {'; '.join(broken)}." if broken else "",
         table(["claim", "published", "tried on", "difference here", "verdict"], rows),
     ]
+
+
+def _published(claim: dict[str, Any]) -> str:
+    figures = claim["published"]
+    said = "better" if figures is None else f"{figures[0]:g} against {figures[1]:g}"
+    return f"{said}: {claim['measured_on']} ({claim['source']})"

@@ -25,7 +25,7 @@ from generator._table import table  # noqa: E402
 from motet.balance import LAWS, MGDA, Balancer, EqualWeighting, Update, View, methods, wrappers  # noqa: E402
 
 FACTS = {fact.name: fact for fact in all_facts()}
-NOTHING = Measured({}, {})
+NOTHING = Measured({}, {}, {})
 
 
 def test_nothing_is_stale() -> None:
@@ -181,6 +181,8 @@ def results(tmp_path: Path) -> Measured:
         "overall": {"half": {"mean_delta_m": None, "wall_ratio": 1.3, "cpu_ratio": 1.2}}, "claims": [claim],
     }  # fmt: skip
     (tmp_path / "bench_balance.json").write_text(json.dumps(document))
+    longer = {"claims": [{**claim, "published": None, "verdict": "held", "difference": gain(3.0)}]}
+    (tmp_path / "bench_balance_long.json").write_text(json.dumps(longer))
     return Measured.read(tmp_path)
 
 
@@ -196,6 +198,7 @@ def test_measured_cost_and_quality_stand_on_the_page(tmp_path: Path) -> None:
     assert "halfway" not in found
     assert "**A published claim does not hold here**: `half` over `equal` on yeast." in found
     assert "| `half` over `equal` | 1 against 2.5: NYUv2 (a paper) | yeast | -2.00 [-2.50, -1.50] | not held |" in found
+    assert "| better: NYUv2 (a paper) | yeast, ten times the steps | +3.00 [+2.50, +3.50] | held |" in found
 
 
 def test_the_chooser_fills_its_blocks_and_keeps_the_words(tmp_path: Path) -> None:
