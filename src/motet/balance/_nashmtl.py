@@ -59,8 +59,11 @@ def bargaining_weights(found: Directions, alpha: float) -> Tensor:
     """The positive w (T,) with (G w)_k = w_k^(−1/α); one for tasks without a gradient."""
     weights = torch.ones_like(found.norms)
     alive = found.alive
+    power = 1 / alpha
+    if bool(alive.all()):
+        return fair_lengths(found.cosines, found.norms ** (power - 1), power) / found.norms
     if not found.is_still:
-        norms, power = found.norms[alive], 1 / alpha
+        norms = found.norms[alive]
         lengths = fair_lengths(found.cosines[alive][:, alive], norms ** (power - 1), power)
         weights[alive] = lengths / norms
     return weights

@@ -5,7 +5,7 @@ from torch import Tensor
 
 _MAX_STEPS = 200
 _NEAR = 0.1  # relative steps below this need no safeguard
-_CLOSE = 1e-6
+_CLOSE = 1e-6  # Newton's error is squared at each step
 
 
 def fair_lengths(cosines: Tensor, masses: Tensor, power: float, *, firmness: float = 1e-10) -> Tensor:
@@ -32,32 +32,38 @@ def fair_lengths(cosines: Tensor, masses: Tensor, power: float, *, firmness: flo
     factor = float(ray) ** (1 / (1 + power))
     lengths, pull = lengths * factor, pull * factor
     for _ in range(_MAX_STEPS):
-        push = masses * lengths**-power
-        gradient = lengths * (pull - push)
-        curvature = lengths.unsqueeze(1) * cosines * lengths
-        curvature.diagonal().add_(power * lengths * push)
-        factors, _ = torch.linalg.cholesky_ex(curvature)
-        step = -torch.cholesky_solve(gradient.unsqueeze(1), factors).flatten()
-        largest = float(step.abs().max())
-        size = 1.0
-        while True:
-            near = largest < _NEAR
-            moved = lengths * (1 + step if near else _relative(size * step, power))
-            pull = cosines @ moved
-            if near or size < 1e-9:
-                break
-            change = moved - lengths
-            slope = float((pull - masses * moved**-power) @ change)
-            if slope <= -0.3 * float((gradient / lengths) @ change):
-                break
-            size *= 0.5
-        lengths = moved
-        # Newton's error is squared at each step.
+        push = masses * lengths ** (1 - power)
+        gradient = push - lengths * pull
+        curvature = torch.outer(lengths, lengths).mul_(cosines)
+        curvature.diagonal().add_(push, alpha=power)
+        factors = torch.linalg.cholesky_ex(curvature)[0]
+        step = torch.cholesky_solve(gradient.unsqueeze(1), factors).flatten()
+        largest = float(torch.linalg.vector_norm(step, torch.inf))
         if largest < _CLOSE:
-            return lengths
+            return lengths * (1 + step)
+        if largest < _NEAR:
+            lengths = lengths * (1 + step)
+            pull = cosines @ lengths
+        else:
+            lengths, pull = _safeguarded(cosines, masses, power, lengths, gradient, step)
     # A Pareto point, where ℓ has no bound, with masses many orders apart: a larger ridge gives it one.
     firmer = cosines + cosines.diagonal().mean() * firmness * torch.eye(len(cosines), dtype=cosines.dtype)
     return fair_lengths(firmer, masses, power, firmness=100 * firmness) if firmness < 1 else lengths
+
+
+def _safeguarded(
+    cosines: Tensor, masses: Tensor, power: float, lengths: Tensor, gradient: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The lengths after so much of a long step that the slope at its end is small, and C times them."""
+    downhill, size = gradient / lengths, 1.0
+    while True:
+        moved = lengths * _relative(size * step, power)
+        pull = cosines @ moved
+        change = moved - lengths
+        slope = float((pull - masses * moved**-power) @ change)
+        if size < 1e-9 or slope <= 0.3 * float(downhill @ change):
+            return moved, pull
+        size *= 0.5
 
 
 def _relative(step: Tensor, power: float) -> Tensor:

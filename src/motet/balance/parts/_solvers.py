@@ -62,10 +62,12 @@ def directions(gramian: Tensor, rounding: float = 1e-12) -> Directions:
     gramian = gramian.detach().to("cpu", torch.float64)
     squares = gramian.diagonal()
     alive = squares > 0
-    norms = torch.where(alive, squares.clamp(min=0).sqrt(), torch.ones_like(squares))
-    cosines = (gramian / norms.unsqueeze(0) / norms.unsqueeze(1)).clamp(-1, 1)
-    both = alive.unsqueeze(0) & alive.unsqueeze(1)
-    cosines = torch.where(both, 0.5 * (cosines + cosines.T), torch.zeros_like(cosines))
+    whole = bool(alive.all())
+    norms = squares.sqrt() if whole else torch.where(alive, squares.clamp(min=0).sqrt(), torch.ones_like(squares))
+    cosines = gramian / norms / norms.unsqueeze(1)
+    cosines = (cosines + cosines.T).mul_(0.5).clamp_(-1, 1)
+    if not whole:
+        cosines[~alive], cosines[:, ~alive] = 0.0, 0.0
     ridge = rounding
     while True:
         cosines.diagonal().copy_(1 + ridge * alive.double())
