@@ -58,4 +58,4 @@ class FairGrad(GramianBalancer):
         """The weights of the fair direction."""
         found = directions(self.gramian_of(view), precision(view))
         weights = bargaining_weights(found, self.alpha) * len(found.norms) * found.alive
-        return Update(clipped(weights, view.gramian.cpu(), self.max_norm).to(view.gramian))
+        return Update(clipped(weights, found, self.max_norm).to(view.gramian))

@@ -51,17 +51,16 @@ class NashMTL(GramianBalancer):
     def update(self, view: View) -> Update:
         """The weights of the bargaining solution."""
         found = directions(self.gramian_of(view), precision(view))
-        weights = clipped(bargaining_weights(found, 1.0), view.gramian.cpu(), self.max_norm)
+        weights = clipped(bargaining_weights(found, 1.0), found, self.max_norm)
         return Update(weights.to(view.gramian), heads=True)
 
 
 def bargaining_weights(found: Directions, alpha: float) -> Tensor:
     """The positive w (T,) with (G w)_k = w_k^(−1/α); one for tasks without a gradient."""
-    weights = torch.ones_like(found.norms)
-    alive = found.alive
-    power = 1 / alpha
+    alive, power = found.alive, 1 / alpha
     if bool(alive.all()):
         return fair_lengths(found.cosines, found.norms ** (power - 1), power) / found.norms
+    weights = torch.ones_like(found.norms)
     if not found.is_still:
         norms = found.norms[alive]
         lengths = fair_lengths(found.cosines[alive][:, alive], norms ** (power - 1), power)

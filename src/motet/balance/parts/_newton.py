@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from motet.balance.parts._solvers import Directions
+
 _MAX_STEPS = 200
 _NEAR = 0.1  # relative steps below this need no safeguard
 _CLOSE = 1e-6  # Newton's error is squared at each step
@@ -72,16 +74,11 @@ def _relative(step: Tensor, power: float) -> Tensor:
     return torch.where(step < 0, shrinking, 1 + step)
 
 
-def clipped(weights: Tensor, gramian: Tensor, max_norm: float | None) -> Tensor:
-    """Weights whose direction is at most `max_norm` long."""
+def clipped(weights: Tensor, found: Directions, max_norm: float | None) -> Tensor:
+    """Weights (T,) whose direction is at most `max_norm` long."""
     if max_norm is None:
         return weights
-    # Through lengths that are at most one, since squares of weights times squares of gradients may not fit.
-    gramian = gramian.detach().to(weights)
-    parts = weights * gramian.diagonal().clamp(min=0).sqrt()
-    largest = float(parts.abs().max())
-    if largest == 0:
-        return weights
-    scaled = weights / largest
-    norm = largest * float((scaled @ gramian @ scaled).clamp(min=0)) ** 0.5
-    return weights * min(1.0, max_norm / norm) if norm > 0 else weights
+    # Through the lengths that tasks add, since squares of weights times squares of gradients may not fit.
+    lengths = weights * found.norms * found.alive
+    square = float(lengths @ (found.cosines @ lengths))
+    return weights * (max_norm / square**0.5) if square > max_norm**2 else weights

@@ -68,9 +68,9 @@ def directions(gramian: Tensor, rounding: float = 1e-12) -> Directions:
     cosines = (cosines + cosines.T).mul_(0.5).clamp_(-1, 1)
     if not whole:
         cosines[~alive], cosines[:, ~alive] = 0.0, 0.0
-    ridge = rounding
+    ridge, alive_as_number = rounding, alive.double()
     while True:
-        cosines.diagonal().copy_(1 + ridge * alive.double())
+        cosines.diagonal().copy_(1 + ridge * alive_as_number)
         if int(torch.linalg.cholesky_ex(cosines)[1]) == 0:
             return Directions(norms, cosines, ridge, alive)
         ridge *= 10
