@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,7 @@ class Cost:
 
     cpu_seconds: float
     wall_seconds: float
+    disk_seconds: float
     peak_anonymous_mb: float
 
 
@@ -113,8 +115,8 @@ def make(folder: Path, num_experts: int) -> list[Path]:
     return paths
 
 
-def measured(words: list[str], environment: dict[str, str]) -> Cost:
-    """Runs a process to its end."""
+def measured(words: list[str], environment: dict[str, str], written: Path) -> Cost:
+    """Runs a process to its end; what it wrote then has to reach the disk, which motet waits for itself."""
     started = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(words, env=os.environ | environment, stdout=output, stderr=output)
@@ -129,8 +131,18 @@ def measured(words: list[str], environment: dict[str, str]) -> Cost:
             output.seek(0)
             message = f"exit status {os.waitstatus_to_exitcode(status)}: {output.read().decode()[-2000:]}"
             raise RuntimeError(message)
-    cpu = usage.ru_utime + usage.ru_stime
-    return Cost(round(cpu, 2), round(time.monotonic() - started, 2), round(peak / 1e6, 1))
+    cpu, wall = usage.ru_utime + usage.ru_stime, time.monotonic() - started
+    return Cost(round(cpu, 2), round(wall, 2), round(to_disk(written), 2), round(peak / 1e6, 1))
+
+
+def to_disk(written: Path) -> float:
+    """Seconds until the disk has confirmed a file, or a folder's files."""
+    started = time.monotonic()
+    for file in written.rglob("*") if written.is_dir() else [written]:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return time.monotonic() - started
 
 
 def anonymous(pid: int) -> int:
@@ -152,17 +164,23 @@ def contenders(paths: list[Path], out: Path, peers: Path | None) -> dict[str, tu
         "motet ties global": ([*ties, "global"], {}),
         "motet ties tensor": ([*ties, "tensor"], {}),
     }
-    found = {name: ([*words, "-o", str(out / f"{name}.safetensors")], extra) for name, (words, extra) in found.items()}
+    found = {name: ([*words, "-o", str(target(out, name))], extra) for name, (words, extra) in found.items()}
     if peers is not None:
         where = {"PYTHONPATH": str(peers)}
         for method in ("task_arithmetic", "ties"):
-            target = str(out / f"fusionbench {method}.safetensors")
-            found[f"fusionbench {method}"] = ([sys.executable, "-c", FUSIONBENCH, method, target, *files], where)
+            name = f"fusionbench {method}"
+            found[name] = ([sys.executable, "-c", FUSIONBENCH, method, str(target(out, name)), *files], where)
             config = out / f"{method}.yaml"
             config.write_text(json.dumps(mergekit(method, files)))
             call = [sys.executable, "-c", "from mergekit.scripts.merge_raw_pytorch import main; main()"]
-            found[f"mergekit {method}"] = ([*call, str(config), str(out / f"mergekit {method}")], where)
+            name = f"mergekit {method}"
+            found[name] = ([*call, str(config), str(target(out, name))], where)
     return found
+
+
+def target(out: Path, name: str) -> Path:
+    """What a contender writes: mergekit a folder, the others a file."""
+    return out / (name if name.startswith("mergekit") else f"{name}.safetensors")
 
 
 def mergekit(method: str, files: list[str]) -> dict[str, object]:
@@ -199,7 +217,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--peers", type=Path, help="folder that holds mergekit and fusion_bench")
-    parser.add_argument("--repeats", type=int, default=3, help="of motet; the peers run once")
+    parser.add_argument("--repeats", type=int, default=3, help="of motet")
+    parser.add_argument("--peer-repeats", type=int, default=1, help="of the peers")
     parser.add_argument("--only", default="", help="contenders whose name holds this, such as 'ties'")
     parser.add_argument("--folder", type=Path, help="for some 7 GB of checkpoints; deleted afterwards")
     parser.add_argument("--out", type=Path)
@@ -229,31 +248,54 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     out = folder / "merged"
     out.mkdir()
     costs: dict[str, list[dict[str, object]]] = {}
-    for name, (words, environment) in contenders(paths, out, options.peers).items():
-        if options.only not in name:
-            continue
-        is_ours = name.startswith("motet")
-        for _ in range(options.repeats if is_ours else 1):
-            if is_ours:
-                Path(words[-1]).unlink(missing_ok=True)
-            try:
-                cost: dict[str, object] = vars(measured(words, environment))
-            except RuntimeError as error:  # a peer that runs out of memory is a result too
-                if is_ours:
-                    raise
-                cost = {"failed": str(error)}
-            costs.setdefault(name, []).append(cost)
-            print(f"{name}: {costs[name][-1]}", file=sys.stderr, flush=True)
+    wanted = {name: call for name, call in contenders(paths, out, options.peers).items() if options.only in name}
+    # In turn, so that a slow minute of the machine falls on all of them.
+    for turn in range(max(options.repeats, options.peer_repeats)):
+        for name, (words, environment) in wanted.items():
+            is_ours = name.startswith("motet")
+            if turn < (options.repeats if is_ours else options.peer_repeats):
+                costs.setdefault(name, []).append(tried(words, environment, target(out, name), is_ours=is_ours))
+                print(f"{name}: {costs[name][-1]}", file=sys.stderr, flush=True)
     same = {}
     for mine, other in (
         ("motet task_arithmetic", "fusionbench task_arithmetic"), ("motet task_arithmetic", "mergekit task_arithmetic"),
         ("motet ties global", "fusionbench ties"), ("motet ties tensor", "mergekit ties"),
     ):  # fmt: skip
-        theirs = next((out / other).glob("*.safetensors"), out / f"{other}.safetensors")
+        theirs = target(out, other)
+        theirs = next(theirs.glob("*.safetensors"), theirs) if theirs.is_dir() else theirs
         if theirs.exists():
             same[f"{mine} against {other}"] = difference(out / f"{mine}.safetensors", theirs)
     shutil.rmtree(out)
-    return {"costs": costs, "differences": same}
+    return {"costs": costs, "ratios": ratios(costs), "differences": same}
+
+
+def tried(words: list[str], environment: dict[str, str], written: Path, *, is_ours: bool) -> dict[str, object]:
+    """The costs of one run, or how it failed."""
+    if written.is_dir():
+        shutil.rmtree(written)
+    written.unlink(missing_ok=True)
+    try:
+        return vars(measured(words, environment, written))
+    except RuntimeError as error:  # a peer that runs out of memory is a result too
+        if is_ours:
+            raise
+        return {"failed": str(error)}
+
+
+def ratios(costs: dict[str, list[dict[str, object]]]) -> dict[str, float]:
+    """By how much each of ours is ahead of the faster peer at the same method, by the medians."""
+
+    def middle(name: str, what: str) -> float:
+        return statistics.median(float(str(one[what])) for one in costs[name] if what in one)
+
+    found = {}
+    for mine in (name for name in costs if name.startswith("motet")):
+        method = mine.split()[1]
+        peers = [name for name in costs if name.split()[1] == method and not name.startswith("motet")]
+        peers = [name for name in peers if any("failed" not in one for one in costs[name])]
+        for what in ("cpu_seconds", "wall_seconds") if peers else ():
+            found[f"{mine}, {what}"] = round(min(middle(peer, what) for peer in peers) / middle(mine, what), 2)
+    return found
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -142,6 +143,21 @@ def test_the_checksum_sees_flipped_signs(flips):
         checksum.add(each)
         sums.append(checksum.text())
     assert sums[0] != sums[1]
+
+
+def test_a_mapped_file_has_the_checksum_of_its_bytes(tmp_path, monkeypatch):
+    """Mapped in window by window, with an end that fills none."""
+    monkeypatch.setattr("motet.merge._checksum._WINDOW", 2 * 65536)
+    data = np.random.default_rng(1).bytes(5 * 65536 + 100)
+    (tmp_path / "data").write_bytes(data)
+    sums = []
+    with (tmp_path / "data").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        for each in (data, mapped):
+            checksum = Checksum()
+            checksum.add(each)
+            sums.append(checksum.text())
+        del each
+    assert sums[0] == sums[1]
 
 
 def stopped_after(count: int, error: BaseException):

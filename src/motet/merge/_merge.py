@@ -15,7 +15,7 @@ from motet.merge._checkpoint import Entry, Source
 from motet.merge._dtypes import Array, encode, file_dtype, overflows
 from motet.merge._layout import copy_beside, parse_size, plan_layout
 from motet.merge._method import Method, Rule
-from motet.merge._models import Models, open_models
+from motet.merge._models import PIECE, Models, open_models
 from motet.merge._sink import Memory, Sink, Staged, explained
 
 Progress = Callable[[str, int, int], None]
@@ -175,8 +175,8 @@ def _stretches(
     models: Models, method: Method, rule: Rule | None, name: str, entry: Entry
 ) -> Iterator[tuple[int, Array]]:
     if name not in models.merged or rule is None:
-        for start in range(0, entry.size, 1 << 16):
-            stored = models.base.stored(name, start, min(entry.size, start + (1 << 16)))
+        for start in range(0, entry.size, PIECE):
+            stored = models.base.stored(name, start, min(entry.size, start + PIECE))
             same = models.base.entries[name].dtype == entry.dtype
             yield start, stored if same else encode(models.base.read(name, start, start + len(stored)), entry.dtype)
         return

@@ -11,6 +11,7 @@ from motet.merge.learned._descend import entropy, total_loss
 from motet.merge.learned._logits import fuse_logits
 from motet.merge.learned._merged import Merged
 from motet.merge.learned._positioning import self_positioning
+from motet.merge.learned._pseudo_labels import PseudoLabels, atlas_unlabelled
 from motet.merge.learned._wemoe import RoutedMerge, Routing, wemoe
 
 __all__ = [
@@ -20,11 +21,13 @@ __all__ = [
     "Merged",
     "OutputWise",
     "Position",
+    "PseudoLabels",
     "RoutedMerge",
     "Routing",
     "TaskWise",
     "adamerging",
     "atlas",
+    "atlas_unlabelled",
     "collect_fisher",
     "collect_grams",
     "concrete_adamerging",
