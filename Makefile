@@ -48,6 +48,7 @@ clean:
 	touch $@
 
 .venv/.test: .venv/.base
+	$(BIN)/python -m pip install -q -e ".[tables,onnx]"
 	$(BIN)/python -m pip install -q --group test --group examples
 	$(BIN)/python -m pip install -q --no-deps --group parity
 	touch $@

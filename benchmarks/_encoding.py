@@ -47,6 +47,10 @@ class Encoded:
         """The columns of the matrix that hold codes."""
         return list(range(len(self.numbers), len(self.numbers) + len(self.levels)))
 
+    def column(self, name: str) -> int:
+        """The place of a category in the matrix."""
+        return len(self.numbers) + list(self.levels).index(name)
+
     def matrix(self, frame: pl.DataFrame) -> np.ndarray:
         """The features of a frame, (N, F) float32; a category that training rows lacked is NaN."""
         numbers = [pl.col(name).cast(pl.Float32) for name in self.numbers]

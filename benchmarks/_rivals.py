@@ -45,23 +45,11 @@ def lightgbm(data: Encoded, seed: int, threads: int, limit: float) -> Fitted:
     """One LightGBM per target; a row trains every target whose label it has."""
     import lightgbm as lgb
 
-    objectives = {"regression": "regression", "binary": "binary", "multiclass": "multiclass", "count": "poisson"}
     clock, boosters = Clock(limit / len(data.dataset.targets)), {}
     for target, kind in data.dataset.targets:
-        settings = {"objective": objectives[kind], "num_leaves": LEAVES, "learning_rate": RATE, "seed": seed}
-        settings |= {"num_threads": threads, "verbosity": -1, "deterministic": True, "force_row_wise": True}
-        if kind == "multiclass":
-            settings["num_class"] = len(data.classes[target])
-        train = lgb.Dataset(*data.rows("train", target), categorical_feature=data.category_places)
-        validation = lgb.Dataset(*data.rows("validation", target), reference=train)
-        clock.restart()
-
-        def watch(env: lgb.callback.CallbackEnv, name: str = target) -> None:
-            if clock.is_over(name):
-                raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
-
-        stops = [lgb.early_stopping(PATIENCE, verbose=False), watch]
-        boosters[target] = lgb.train(settings, train, ROUNDS, valid_sets=[validation], callbacks=stops)
+        settings = _lightgbm_settings(kind, len(data.classes.get(target, ())), seed, threads)
+        parts = [data.rows(split, target) for split in ("train", "validation")]
+        boosters[target] = _lightgbm_one(settings, parts, data.category_places, clock, target)
     texts = {target: booster.model_to_string(booster.best_iteration) for target, booster in boosters.items()}
     kept = {target: lgb.Booster(model_str=text) for target, text in texts.items()}
 
@@ -70,6 +58,53 @@ def lightgbm(data: Encoded, seed: int, threads: int, limit: float) -> Fitted:
 
     rounds = ", ".join(f"{target} {booster.best_iteration}" for target, booster in boosters.items())
     return Fitted(predict, "".join(texts.values()).encode(), [f"rounds: {rounds}", *clock.notes])
+
+
+def lightgbm_per_task(data: Encoded, seed: int, threads: int, limit: float) -> Fitted:
+    """Where each row belongs to one task: a LightGBM for the rows of each, and the pooled one where none can be."""
+    ((target, kind),) = data.dataset.targets
+    pooled, place = lightgbm(data, seed, threads, limit / 2), data.column(data.dataset.task_column)
+    parts = [data.rows(split, target) for split in ("train", "validation")]
+    settings = _lightgbm_settings(kind, len(data.classes.get(target, ())), seed, threads)
+    tasks, boosters = np.unique(parts[0][0][:, place]), {}
+    clock = Clock(limit / 2 / len(tasks))
+    for task in tasks:
+        own = [(matrix[matrix[:, place] == task], labels[matrix[:, place] == task]) for matrix, labels in parts]
+        if len(own[1][1]) and len(np.unique(own[0][1])) > 1:
+            boosters[task] = _lightgbm_one(settings, own, data.category_places, clock, str(task))
+
+    def predict(matrix: np.ndarray, threads: int) -> Predictions:
+        found = pooled.predict(matrix, threads)[target]
+        for task in set(np.unique(matrix[:, place])) & set(boosters):
+            rows = matrix[:, place] == task
+            found[rows] = boosters[task].predict(matrix[rows], num_threads=threads)
+        return {target: found}
+
+    artefact = pooled.artefact + b"".join(booster.model_to_string().encode() for booster in boosters.values())
+    return Fitted(predict, artefact, [f"{len(boosters)} tasks have trees of their own", *clock.notes])
+
+
+def _lightgbm_settings(kind: str, num_classes: int, seed: int, threads: int) -> dict[str, object]:
+    objectives = {"regression": "regression", "binary": "binary", "multiclass": "multiclass", "count": "poisson"}
+    settings = {"objective": objectives[kind], "num_leaves": LEAVES, "learning_rate": RATE, "seed": seed}
+    settings |= {"num_threads": threads, "verbosity": -1, "deterministic": True, "force_row_wise": True}
+    return settings | ({"num_class": num_classes} if kind == "multiclass" else {})
+
+
+def _lightgbm_one(settings: dict[str, object], parts: list, categories: list[int], clock: Clock, name: str) -> object:
+    """One booster of train and validation rows, which ends when the clock says so."""
+    import lightgbm as lgb
+
+    train = lgb.Dataset(*parts[0], categorical_feature=categories)
+    validation = lgb.Dataset(*parts[1], reference=train)
+    clock.restart()
+
+    def watch(env: lgb.callback.CallbackEnv) -> None:
+        if clock.is_over(name):
+            raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list)
+
+    stops = [lgb.early_stopping(PATIENCE, verbose=False), watch]
+    return lgb.train(settings, train, ROUNDS, valid_sets=[validation], callbacks=stops)
 
 
 def xgboost(data: Encoded, seed: int, threads: int, limit: float) -> Fitted:
@@ -245,4 +280,7 @@ def sklearn(data: Encoded, seed: int, threads: int, limit: float) -> Fitted:  # 
 
 
 Rival = Callable[[Encoded, int, int, float], Fitted]
-RIVALS: dict[str, Rival] = {rival.__name__: rival for rival in (lightgbm, xgboost, catboost, sklearn, mlp)}
+SEEDLESS = ("lightgbm", "xgboost", "sklearn", "lightgbm_per_task")  # as they are set here, the seed changes nothing
+RIVALS: dict[str, Rival] = {
+    rival.__name__: rival for rival in (lightgbm, xgboost, catboost, sklearn, mlp, lightgbm_per_task)
+}

@@ -1,22 +1,25 @@
-"""What sharing architectures cost: sparse beside dense experts, and one task beside all of them; CPU time, one thread.
+"""What sharing architectures cost: sparse beside dense experts, one task beside all of them, and ours beside peers.
 
     python benchmarks/sharing.py --out benchmarks/results/sharing.json
+    python benchmarks/sharing.py --only peers --peers DIR --out benchmarks/results/sharing_peers.json
 
-Every figure is a ratio of two ways that ran in turn in one process: of their least times; the pairs' median and range
-stand beside it.
+CPU time, one thread. Every figure is a ratio of two ways that ran in turn in one process: of their least times; the
+pairs' median and range stand beside it. DIR holds the peers, as benchmarks/README.md says.
 """
 
 import argparse
+import importlib.metadata
 import json
 import math
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from _sharing_peers import INPUTS, PEERS, SHAPES, Ours, Shape, disagreement
 from torch import Tensor, nn
 
 from motet.models.blocks import Experts, Gate, Mix, TopKRoute, _mix
@@ -25,6 +28,7 @@ from motet.models.sharing import from_name
 SPARSE = ((16, 4, 1024, 256), (16, 4, 128, 64), (8, 2, 128, 64))  # experts, chosen, width, middle
 BATCHES = (32, 256, 2048)
 TASKS = 6
+PARTS = ("sparse", "one", "peers")
 ONE_OF_SIX = (
     ("cgc", {}), ("ple", {}), ("ple", {"shared_reads": "shared"}), ("home", {}), ("task_gated", {}),
     ("task_gated", {"num_blocks": 3}), ("nested", {}), ("skillnet", {}), ("attention", {}), ("mmoe", {}),
@@ -79,6 +83,39 @@ def one_task(name: str, settings: dict[str, int | str], batch: int, repeats: int
     }
 
 
+def beside(name: str, shape: Shape, batch: int, repeats: int) -> list[dict[str, object]]:
+    """The time of ours over that of a peer of the same sizes, and what each keeps for the backward pass."""
+    torch.manual_seed(0)
+    peer, ours, rows = PEERS[name](shape), Ours(shape), torch.randn(batch, INPUTS)
+    apart = disagreement(shape, peer, rows[:64])
+    assert apart < 1e-6, (name, shape, apart)
+    sizes = {"kind": shape.kind, "tasks": shape.tasks, "experts": shape.experts, "dims": list(shape.dims)}
+    kept = {"first_kept_mb": kept_mb(ours, rows), "second_kept_mb": kept_mb(peer, rows), "disagreement": apart}
+    return [
+        {"what": f"ours / {name}", **sizes, "batch": batch, "backward": backward, **kept,
+         **ratios(step(ours, rows, backward=backward), step(peer, rows, backward=backward), repeats)}
+        for backward in (False, True)
+    ]  # fmt: skip
+
+
+def kept_mb(module: nn.Module, rows: Tensor) -> float:
+    """Millions of bytes that a forward pass keeps for its backward pass, weights not counted."""
+    own = {part.untyped_storage().data_ptr() for part in module.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = module(rows)
+        total = sum(found.values())
+    del outputs
+    return round(total / 1e6, 2)
+
+
 def step(module: nn.Module, rows: Tensor, *, backward: bool) -> Callable[[], None]:
     """One forward pass, or one with its backward."""
 
@@ -115,21 +152,44 @@ def seconds(run: Callable[[], object]) -> float:
     return (time.process_time() - begun) / times
 
 
+def measured(parts: Sequence[str], repeats: int) -> Iterator[dict[str, object]]:
+    """Every cell of the parts, one after another."""
+    if "sparse" in parts:
+        for shape in SPARSE:
+            for batch in BATCHES:
+                yield from sparse(*shape, batch, repeats)
+    if "one" in parts:
+        for named in ONE_OF_SIX:
+            yield from (one_task(*named, batch, repeats) for batch in (256, 2048))
+    if "peers" in parts:
+        for sizes in SHAPES:
+            for batch in sizes.batches:
+                for name in PEERS:
+                    yield from beside(name, sizes, batch, repeats)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", choices=PARTS, help="one part; without it all, peers where there is --peers")
+    parser.add_argument("--peers", type=Path, help="folder that holds deepctr_torch and torch_rechub")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    cells = [
-        cell for shape in SPARSE for batch in BATCHES for cell in sparse(*shape, batch, options.repeats)
-    ]  # fmt: skip
-    cells += [one_task(*shape, batch, options.repeats) for shape in ONE_OF_SIX for batch in (256, 2048)]
-    for cell in cells:
+    parts = [options.only] if options.only else [part for part in PARTS if part != "peers" or options.peers]
+    if "peers" in parts:
+        if options.peers is None:
+            parser.error("--only peers needs --peers DIR")
+        sys.path.append(str(options.peers))
+    cells = []
+    for cell in measured(parts, options.repeats):
         print({key: value for key, value in cell.items() if key not in {"low", "high"}}, flush=True)
+        cells.append(cell)
+    found = importlib.metadata.distributions(path=[str(options.peers)]) if options.peers else ()
+    words = ["DIR" if word == str(options.peers) else word for word in sys.argv[1:]]
     result = {
-        "command": " ".join(["python", "benchmarks/sharing.py", *sys.argv[1:]]), "torch": torch.__version__,
-        "threads": 1,
+        "command": " ".join(["python", "benchmarks/sharing.py", *words]), "torch": torch.__version__,
+        "peers": {peer.name: peer.version for peer in found}, "threads": 1,
         "machine": {"system": platform.system(), "processor": platform.machine(), "python": platform.python_version()},
         "cells": cells,
     }  # fmt: skip

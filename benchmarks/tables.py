@@ -1,6 +1,6 @@
 """Measures motet and what one would use instead on real tables, and writes JSON and a table.
 
-    python benchmarks/tables.py [--data-sets flights,rf1] [--rivals lightgbm,mlp] [--motet] [--seeds 0,1,2]
+    python benchmarks/tables.py [--data-sets small] [--rivals lightgbm,mlp] [--motet] [--best] [--seeds 0..4]
 
 Every cell (data set, contender, seed) runs in a process of its own and is kept in the cache when it is finished, so
 that a run that was stopped goes on where it was. The last line of output is one JSON document.
@@ -18,9 +18,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _cell import Cell, hardware, measure
-from _datasets import DATA, DATASETS
-from _rivals import RIVALS
+from _bars import bars
+from _cell import MOTETS, Cell, hardware, measure
+from _datasets import DATA, DATASETS, LIMITS, SMALL
+from _rivals import RIVALS, SEEDLESS
 from _scores import MAIN, compare, score
 
 ROOT = Path(__file__).parents[1]
@@ -35,13 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.cell:
         measure(Cell(**json.loads(asked.cell)), asked.data, asked.cache)
         return
-    contenders = (["motet"] if asked.motet else []) + asked.rivals
-    cells = [
-        Cell(dataset, rival, seed, asked.threads, asked.time_limit)
-        for dataset in asked.data_sets
-        for seed in asked.seeds
-        for rival in contenders
-    ]
+    cells = cells_of(asked)
     asked.cache.mkdir(parents=True, exist_ok=True)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     done, failed = [], []
@@ -55,18 +50,37 @@ def main(arguments: list[str] | None = None) -> None:
         done.append(found | {"scores": scored(cell, asked.data, asked.cache)})
         document = summary(done, failed, asked)
         asked.out.write_text(json.dumps(document, indent=1) + "\n")
+    if not done:
+        sys.exit("no cell was finished: " + "; ".join(str(cell["error"]) for cell in failed))
     print(table(document))
     print(json.dumps({"results": os.path.relpath(asked.out), "cells": len(done), "failed": failed, **brief(document)}))
     sys.exit(1 if failed else 0)
 
 
+def cells_of(asked: argparse.Namespace) -> list[Cell]:
+    """What is to be measured; a contender that no seed changes is measured once."""
+    contenders = (["motet"] if asked.motet else []) + (["motet_best"] if asked.best else []) + asked.rivals
+    return [
+        Cell(dataset, rival, seed, asked.threads, asked.time_limit or LIMITS[DATASETS[dataset]])
+        for dataset in asked.data_sets
+        for seed in asked.seeds
+        for rival in contenders
+        if not (rival in SEEDLESS and seed != asked.seeds[0])
+        and not (rival == "lightgbm_per_task" and not dataset.startswith("tasks_"))
+    ]
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    made.add_argument("--data-sets", type=names(DATASETS), default=list(DATASETS), help="of " + ", ".join(DATASETS))
+    made.add_argument(
+        "--data-sets", type=names(DATASETS, small=SMALL), default=list(DATASETS),
+        help=f"of {', '.join(DATASETS)}; or small, for all but flights and census",
+    )  # fmt: skip
     made.add_argument("--rivals", type=names(RIVALS), default=list(RIVALS), help="of " + ", ".join(RIVALS))
     made.add_argument("--motet", action="store_true", help="measure motet too")
-    made.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
-    made.add_argument("--time-limit", type=float, default=300, help="seconds of fitting for each cell")
+    made.add_argument("--best", action="store_true", help="measure motet with --deploy best too")
+    made.add_argument("--seeds", type=seeds, default=[0], help="such as 0,1,2 or 0..4")
+    made.add_argument("--time-limit", type=float, help="seconds of fitting for each cell; else each table has its own")
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--out", type=Path, default=HERE / "results" / "tables.json")
     made.add_argument("--data", type=Path, default=DATA, help="the folder of the tables")
@@ -76,11 +90,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def names(known: dict[str, object]) -> object:
-    """A reader of comma-separated names that must all be known."""
+def seeds(text: str) -> list[int]:
+    """`0,2,5`, or `0..4` for all from 0 to 4."""
+    first, dots, last = text.partition("..")
+    return list(range(int(first), int(last) + 1)) if dots else [int(seed) for seed in text.split(",")]
+
+
+def names(known: dict[str, object], **groups: list[str]) -> object:
+    """A reader of comma-separated names, or of a group's, that must all be known."""
 
     def read(text: str) -> list[str]:
-        asked = [name for name in text.split(",") if name]
+        asked = [one for name in text.split(",") if name for one in groups.get(name, [name])]
         strange = [name for name in asked if name not in known]
         if strange:
             message = f"no {', '.join(strange)}; there are: {', '.join(known)}"
@@ -138,9 +158,10 @@ def scored(cell: Cell, data: Path, cache: Path) -> dict[str, dict[str, float]]:
 
 def fingerprint(cell: Cell) -> str:
     """A digest of the code that decides a cell's numbers."""
-    if cell.rival == "motet":
+    if cell.rival in MOTETS:
         source = ROOT / "src" / "motet"
-        files = sorted(path for path in source.rglob("*.py") if not {"report", "cli"} & set(path.parts))
+        rooms = ("tasks", "balance", "models", "data", "train", "tabular")  # what a fit runs through
+        files = sorted(path for room in rooms for path in (source / room).rglob("*.py"))
     else:
         files = [HERE / name for name in ("_rivals.py", "_network.py", "_encoding.py")]
     files += [HERE / name for name in ("_cell.py", "_datasets.py")]
@@ -168,14 +189,14 @@ def versions() -> dict[str, str]:
 def summary(done: list[dict], failed: list[dict], asked: argparse.Namespace) -> dict[str, object]:
     """Everything that a reader of the numbers needs, as JSON data."""
     sets = {name: DATASETS[name](asked.data) for name in dict.fromkeys(str(cell["dataset"]) for cell in done)}
-    return {
+    document = {
         "command": "python benchmarks/tables.py " + " ".join(sys.argv[1:]),
         "commit": commit(),
         "versions": versions(),
         "hardware": hardware(),
         "seeds": asked.seeds,
         "threads": asked.threads,
-        "time_limit": asked.time_limit,
+        "time_limit": asked.time_limit or "each table's",
         "data_sets": {
             name: {
                 "rows": dict(dataset.frame["split"].value_counts(sort=True).rows()),
@@ -191,17 +212,12 @@ def summary(done: list[dict], failed: list[dict], asked: argparse.Namespace) -> 
         "failed": failed,
         "against": {"reference": REFERENCE, "resamples": "500 of test rows, paired", "intervals": against(done, asked)},
     }
+    return document | {"bars": bars(document, resampled_scores(done, asked.cache))}
 
 
 def against(done: list[dict], asked: argparse.Namespace) -> dict[str, dict]:
     """For each data set, contender and target: the 95% interval of its score − LightGBM's, more being better."""
-    resampled: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
-    for cell in done:
-        targets = resampled.setdefault((cell["dataset"], cell["rival"]), {})
-        stem = Cell(**{key: cell[key] for key in Cell.__dataclass_fields__}).stem
-        with np.load(asked.cache / f"{stem}.scores.npz") as arrays:
-            for target in cell["scores"]:
-                targets.setdefault(target, []).append(arrays[target])
+    resampled = resampled_scores(done, asked.cache)
     found: dict[str, dict] = {}
     for (dataset, rival), targets in resampled.items():
         theirs = resampled.get((dataset, REFERENCE))
@@ -213,6 +229,18 @@ def against(done: list[dict], asked: argparse.Namespace) -> dict[str, dict]:
             low, high = compare(kinds[target], ours, theirs[target])
             rows[target] = {"ci95": [low, high], "at_least_as_good": high >= 0}
     return found
+
+
+def resampled_scores(done: list[dict], cache: Path) -> dict[tuple[str, str], dict[str, list[np.ndarray]]]:
+    """The main metric on the resamples, one array a seed, by data set and contender and then by target."""
+    resampled: dict[tuple[str, str], dict[str, list[np.ndarray]]] = {}
+    for cell in done:
+        targets = resampled.setdefault((cell["dataset"], cell["rival"]), {})
+        stem = Cell(**{key: cell[key] for key in Cell.__dataclass_fields__}).stem
+        with np.load(cache / f"{stem}.scores.npz") as arrays:
+            for target in cell["scores"]:
+                targets.setdefault(target, []).append(arrays[target])
+    return resampled
 
 
 def brief(document: dict[str, object]) -> dict[str, object]:
@@ -234,7 +262,7 @@ def brief(document: dict[str, object]) -> dict[str, object]:
         }
         for dataset, rivals in document["against"]["intervals"].items()
     }
-    return {"scores": means, "worse_than_lightgbm": worse}
+    return {"scores": means, "worse_than_lightgbm": worse, "bars": document["bars"]}
 
 
 def table(document: dict[str, object]) -> str:

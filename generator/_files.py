@@ -9,12 +9,14 @@ from generator._lists import api_page, exports
 from generator._measured import Measured
 from generator._overview import overview
 from generator._page import page
+from generator._sharing_tables import sharing_tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "methods"
 ADAPTERS = ROOT / "docs" / "adapters.md"
 CHOOSER = ROOT / "docs" / "choose.md"
 API = ROOT / "docs" / "api.md"
+SHARING = ROOT / "docs" / "sharing.md"
 EXPORTS = ROOT / "src" / "motet" / "balance" / "__init__.py"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -27,6 +29,7 @@ def outputs() -> dict[Path, str]:
     found[CHOOSER] = chooser(CHOOSER.read_text(encoding="utf-8"), facts, measured)
     found[API] = api_page(API.read_text(encoding="utf-8"), facts)
     found |= {ADAPTERS.parent / "adapters" / f"{name}.md": text for name, text in adapter_pages().items()}
+    found[SHARING] = sharing_tables(SHARING.read_text(encoding="utf-8"), RESULTS)
     found[ADAPTERS] = adapter_table(ADAPTERS.read_text(encoding="utf-8"))
     found[EXPORTS] = exports(EXPORTS.read_text(encoding="utf-8"), facts)
     return found

@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     """Loads a public name's room when it is first asked for: `import motet` alone loads nothing heavy."""
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
-    if name in {"balance", "merge", "tasks", "models", "data", "train", "tabular", "report"}:
+    if name in {"balance", "merge", "tasks", "models", "data", "train", "tabular", "report", "serve"}:
         return importlib.import_module(f"motet.{name}")
     message = f"module 'motet' has no attribute '{name}'"
     raise AttributeError(message)

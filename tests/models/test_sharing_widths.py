@@ -69,13 +69,15 @@ def test_every_width_is_a_network_of_the_first_channels(widths: list[int] | None
         torch.testing.assert_close(module(inputs, tasks), torch.stack([expected[t] for t in tasks]))
 
 
-def test_a_step_trains_the_full_the_smallest_and_a_drawn_width() -> None:
+def test_a_step_trains_every_width_and_a_drawn_mixture() -> None:
     module = net(seed=3, num_drawn=1).double()
     inputs = rows().double()
     torch.testing.assert_close(module(inputs), torch.stack(loop(module, inputs, [3] * 4)[1]))
-    (_, smallest), (asked, drawn) = module.rehearsed
+    *narrower, (asked, drawn) = module.rehearsed
     assert asked == [0, 1, 2]
-    torch.testing.assert_close(smallest, torch.stack(loop(module, inputs, [0] * 4)[1]))
+    assert len(narrower) == 3
+    for number, (_, found) in enumerate(narrower):
+        torch.testing.assert_close(found, torch.stack(loop(module, inputs, [number] * 4)[1]))
     matches = [
         widths for widths in product(range(4), repeat=4)
         if torch.allclose(drawn, torch.stack(loop(module, inputs, list(widths))[1]), atol=1e-9)
@@ -143,7 +145,8 @@ def test_losses_are_means_over_the_widths_of_a_step() -> None:
     losses = whole.losses(outputs, targets, present)
     for name, loss in losses.items():
         parts = [whole.tasks[name].masked_loss(run[name], targets[name], present[name]) for run in runs]
-        torch.testing.assert_close(loss, sum(parts) / 5 + whole.sharing.auxiliary["distillation"] / 3)
+        assert len(parts) == 1 + 3 + 3
+        torch.testing.assert_close(loss, sum(parts) / 7 + whole.sharing.auxiliary["distillation"] / 3)
     part = whole(inputs, tasks=["c"])
     assert list(whole.losses(part, targets, present)) == ["c"]
     copied = copy.deepcopy(whole)

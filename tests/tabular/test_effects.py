@@ -107,7 +107,7 @@ def test_few_rows_have_no_interval_and_groups_widen_it():
     model, frame = two_targets(400)
     assert feature_effects(model, model.labelled(frame[:15]), repeats=2, seed=0)["low"].is_null().all()
     signs = frame.with_columns(shop=pl.Series(np.arange(400) // 20))  # twenty rows each that say the same
-    copies = signs.select(pl.all().first().over("shop"))
+    copies = signs.select(pl.all().first().over("shop")).sample(fraction=1.0, shuffle=True, seed=0)
     alone = feature_effects(model, model.labelled(copies), repeats=5, seed=0).filter(target="y", feature="a")
     groups = feature_effects(model, model.labelled(copies, "shop"), repeats=5, seed=0).filter(target="y", feature="a")
     width = [(found["high"] - found["low"])[0] for found in (alone, groups)]

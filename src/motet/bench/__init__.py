@@ -1,8 +1,11 @@
 """Comparisons: problems, the runner that measures every method on them, and the claims ledger."""
 
-from motet.bench._catalogue import PROBLEMS, contenders, problem_loaders
+from motet.bench._architectures import sharing_contenders
+from motet.bench._balancing import contenders
+from motet.bench._catalogue import COMPARISONS, PROBLEMS, problem_loaders
 from motet.bench._cell import BUDGETS, Budget, run_cell
 from motet.bench._claims import CLAIMS, Claim, ledger
+from motet.bench._comparison import Comparison
 from motet.bench._gains import Estimate, Gains
 from motet.bench._grid import Grid, Measured, run_grid
 from motet.bench._problem import Problem, Rows, Schedule
@@ -13,9 +16,11 @@ from motet.bench.synth import SynthSettings, SynthTruth, synthesise
 __all__ = [
     "BUDGETS",
     "CLAIMS",
+    "COMPARISONS",
     "PROBLEMS",
     "Budget",
     "Claim",
+    "Comparison",
     "Estimate",
     "Gains",
     "Grid",
@@ -33,6 +38,7 @@ __all__ = [
     "result",
     "run_cell",
     "run_grid",
+    "sharing_contenders",
     "summary_rows",
     "synthesise",
 ]

@@ -1,22 +1,23 @@
-"""Every problem and every method of the comparison, by name."""
+"""Every problem and every comparison, by name."""
 
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from motet._errors import RequestError, suggest
-from motet.balance import from_name, methods, wrappers
+from motet.bench._architectures import SHARING
+from motet.bench._balancing import BALANCE
 from motet.bench._census import census
+from motet.bench._comparison import Comparison
 from motet.bench._fashion_mnist import fashion_mnist
 from motet.bench._multifashion import multifashion
 from motet.bench._multimnist import multimnist
+from motet.bench._multitab_bench import multitab_bench
 from motet.bench._problem import Problem
 from motet.bench._rf1 import rf1
 from motet.bench._yeast import yeast
 
-SINGLE, EQUAL = "single", "equal"
-NO_CONTENDERS = ("accumulation",)  # it spreads one step over several batches: another schedule, not another method
-COMBINED = ("f-mtl+mgda", "f-mtl+pcgrad", "f-mtl+cagrad", "f-mtl+imtl-g", "samo+fairgrad")  # what papers report
+COMPARISONS: dict[str, Comparison] = {comparison.name: comparison for comparison in (BALANCE, SHARING)}
 
 Load = Callable[[], Problem]
 PROBLEMS: dict[str, Callable[[Path | None, int], Problem]] = {
@@ -26,6 +27,7 @@ PROBLEMS: dict[str, Callable[[Path | None, int], Problem]] = {
     "census": census,
     "rf1": rf1,
     "yeast": yeast,
+    "multitab-bench": multitab_bench,
 }
 
 
@@ -46,23 +48,3 @@ def problem_loaders(names: Iterable[str] | None = None, *, data: Path | None = N
             message = f"There is no problem '{name}'.{suggest(name, PROBLEMS)} Choose from: {', '.join(PROBLEMS)}."
             raise RequestError(message)
     return {name: functools.partial(PROBLEMS[name], data, seed) for name in chosen}
-
-
-def contenders(names: Iterable[str] | None = None) -> list[str]:
-    """The methods to compare: `single` and `equal` first, since the others are measured against them.
-
-    Args:
-        names: of methods, of wrappers, or both joined as in `f-mtl+cagrad`; when None all methods, all wrappers
-            around the method that they take by themselves, and `COMBINED`.
-
-    Raises:
-        RequestError: there is no method of that name.
-    """
-    if names is None:
-        alone = [name for name in (*methods(), *wrappers()) if name not in NO_CONTENDERS]
-        names = [*alone, *COMBINED]
-    chosen = list(dict.fromkeys([SINGLE, EQUAL, *names]))
-    for name in chosen:
-        if name != SINGLE:
-            from_name(name)
-    return chosen

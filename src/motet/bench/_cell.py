@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from motet._errors import MotetError, RunError
-from motet.balance import DWA, FAMO, STCH, Balancer, from_name
-from motet.bench._catalogue import EQUAL, SINGLE
+from motet.balance import FAMO, Balancer
+from motet.bench._balancing import BALANCE, METHOD_RATE, tell_length
+from motet.bench._comparison import Comparison
+from motet.bench._gains import SINGLE
 from motet.bench._problem import Problem, Rows
 from motet.models import MultiTaskModel
 
-METHOD_RATE = 0.025  # of weights that a method learns by gradient, as the released code of their papers has it
 ROWS_AT_ONCE = 1000
 
 
@@ -24,7 +25,7 @@ class Budget:
     """How much a cell may cost.
 
     Args:
-        name: `quick` or `full`.
+        name: `quick`, `full` or `long`.
         share: of the schedule's steps that are taken.
         seconds: of the processor; after so many a cell ends without a score.
     """
@@ -34,7 +35,10 @@ class Budget:
     seconds: float
 
 
-BUDGETS = {"quick": Budget("quick", 0.05, 60.0), "full": Budget("full", 1.0, 240.0)}
+BUDGETS = {
+    budget.name: budget
+    for budget in (Budget("quick", 0.05, 60.0), Budget("full", 1.0, 240.0), Budget("long", 10.0, 2400.0))
+}
 
 
 class OutOfTimeError(MotetError, RuntimeError):
@@ -43,7 +47,7 @@ class OutOfTimeError(MotetError, RuntimeError):
 
 @dataclass
 class Stopwatch:
-    """Adds up the seconds of training alone, and stops it when there are too many.
+    """Adds up the numbers trained and the seconds of training alone, and stops it when there are too many of those.
 
     Args:
         limit: seconds of the processor, which other work on the machine does not lengthen.
@@ -52,6 +56,7 @@ class Stopwatch:
     limit: float
     wall: float = 0.0
     cpu: float = 0.0
+    parameters: int = 0
 
     def add(self, wall: float, cpu: float) -> None:
         """Counts one step.
@@ -65,7 +70,9 @@ class Stopwatch:
             raise OutOfTimeError(message)
 
 
-def run_cell(problem: Problem, method: str, seed: int, budget: Budget) -> dict[str, Any]:
+def run_cell(
+    problem: Problem, method: str, seed: int, budget: Budget, comparison: Comparison = BALANCE
+) -> dict[str, Any]:
     """Trains and measures; what fails is a result too.
 
     Args:
@@ -73,15 +80,17 @@ def run_cell(problem: Problem, method: str, seed: int, budget: Budget) -> dict[s
         method: a name of `contenders`; `single` trains a network of the same shape for each task alone.
         seed: of the first weights, of the order of rows and of dropout.
         budget: how many steps, and the seconds there are.
+        comparison: what the method is one of.
 
     Returns:
-        status (`done`, `failed` or `out of time`), each task's score, and the seconds that training took.
+        status (`done`, `failed` or `out of time`), each task's score, how many numbers were trained, and the seconds
+        that training took.
     """
     watch = Stopwatch(budget.seconds)
     scores: dict[str, float] = {}
     outcome = {"status": "done"}
     try:
-        scores = _scores(problem, method, seed, budget, watch)
+        scores = _scores(problem, method, seed, budget, watch, comparison)
     except OutOfTimeError as error:
         outcome = {"status": "out of time", "error": str(error)}
     except (MotetError, RuntimeError, ArithmeticError) as error:
@@ -89,17 +98,21 @@ def run_cell(problem: Problem, method: str, seed: int, budget: Budget) -> dict[s
         outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
     return {
         "problem": problem.name, "method": method, "seed": seed, "budget": budget.name, **outcome, "scores": scores,
-        "wall_seconds": round(watch.wall, 3), "cpu_seconds": round(watch.cpu, 3),
+        "parameters": watch.parameters, "wall_seconds": round(watch.wall, 3),
+        "cpu_seconds": round(watch.cpu, 3),
     }  # fmt: skip
 
 
-def _scores(problem: Problem, method: str, seed: int, budget: Budget, watch: Stopwatch) -> dict[str, float]:
+def _scores(
+    problem: Problem, method: str, seed: int, budget: Budget, watch: Stopwatch, comparison: Comparison
+) -> dict[str, float]:
     groups = [[task] for task in problem.tasks] if method == SINGLE else [list(problem.tasks)]
     scores: dict[str, float] = {}
     for tasks in groups:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            training = Training(problem, problem.build(tasks), EQUAL if method == SINGLE else method, seed)
+            training = Training(problem, *comparison.build(problem, tasks, method), seed)
+            watch.parameters += sum(part.numel() for part in training.model.parameters())
             training.run(budget, watch)
             scores |= training.scores()
     for task, score in scores.items():
@@ -115,13 +128,12 @@ class Training:
     Args:
         problem: rows and schedule.
         model: a network for some of the problem's tasks.
-        method: name of the balancing method.
+        balancer: how its losses are balanced.
         seed: of the order of rows.
     """
 
-    def __init__(self, problem: Problem, model: MultiTaskModel, method: str, seed: int) -> None:
-        self.problem, self.model = problem, model
-        self.balancer = from_name(method)
+    def __init__(self, problem: Problem, model: MultiTaskModel, balancer: Balancer, seed: int) -> None:
+        self.problem, self.model, self.balancer = problem, model, balancer
         self.balancer.add_tasks(tuple(model.tasks))
         own = list(self.balancer.parameters())
         groups = [{"params": list(model.parameters())}, *([{"params": own}] if own else [])]
@@ -182,18 +194,6 @@ class Training:
         return self.losses(self.model.outputs(features), batch.targets), features
 
     def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each task's mean loss."""
-        return {name: self.model.tasks[name].loss(value, targets[name]).mean() for name, value in outputs.items()}
-
-
-def tell_length(balancer: Balancer, steps: int) -> None:
-    """Fits to a short training what a method counts in steps; the papers count epochs of long ones.
-
-    STCH warms up for a tenth of the steps and takes its reference from a twentieth, DWA looks at windows of a
-    twentieth.
-    """
-    for part in balancer.modules():
-        if isinstance(part, STCH):
-            part.warm_up, part.nadir_steps = max(1, steps // 10), max(1, steps // 20)
-        elif isinstance(part, DWA):
-            part.window = max(1, steps // 20)
+        """Each task's mean loss, with its share of what the sharing module asks for besides."""
+        present = {name: torch.ones(len(value), dtype=torch.bool) for name, value in outputs.items()}
+        return self.model.losses(outputs, targets, present)

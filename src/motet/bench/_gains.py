@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from motet.bench._catalogue import EQUAL, SINGLE
+SINGLE = "single"  # a network for each task alone: what every gain is measured against
 
 # Student's t at 97.5% for 1, 2, ... degrees of freedom, and 1.96 past them.
 T_VALUES = (
@@ -58,10 +58,13 @@ class Gains:
     Args:
         cells: as `run_grid` gives them.
         problems: what the problems are, by name.
+        base: the method whose costs are one.
     """
 
-    def __init__(self, cells: Iterable[Mapping[str, Any]], problems: Mapping[str, Mapping[str, Any]]) -> None:
-        self.problems = problems
+    def __init__(
+        self, cells: Iterable[Mapping[str, Any]], problems: Mapping[str, Mapping[str, Any]], base: str = "equal"
+    ) -> None:
+        self.problems, self.base = problems, base
         self.cells = {(cell["problem"], cell["method"], cell["seed"]): cell for cell in cells}
         self.methods = list(dict.fromkeys(method for _, method, _ in self.cells))
         self.seeds = sorted({seed for _, _, seed in self.cells})
@@ -94,15 +97,20 @@ class Gains:
         return {task: round(math.fsum(s[task] for s in found) / len(found), 5) for task in (found[0] if found else {})}
 
     def cost(self, problem: str, method: str, clock: str = "wall_seconds") -> float | None:
-        """The median over seeds of the seconds of training, as a ratio to those of equal weighting."""
+        """The median over seeds of the seconds of training, as a ratio to those of the base."""
         ratios = []
         for seed in self.seeds:
-            own, equal = self.cells.get((problem, method, seed)), self.cells.get((problem, EQUAL, seed))
-            if own and equal and own["status"] == equal["status"] == "done" and equal[clock] > 0:
-                ratios.append(own[clock] / equal[clock])
+            own, base = self.cells.get((problem, method, seed)), self.cells.get((problem, self.base, seed))
+            if own and base and own["status"] == base["status"] == "done" and base[clock] > 0:
+                ratios.append(own[clock] / base[clock])
         ratios.sort()
         half = len(ratios) // 2
         return round((ratios[half] + ratios[-half - 1]) / 2, 2) if ratios else None
+
+    def parameters(self, problem: str, method: str) -> int | None:
+        """How many numbers are trained, for `single` in all its networks; None in cells of before they were counted."""
+        found = (self.cells.get((problem, method, seed), {}).get("parameters") for seed in self.seeds)
+        return next((count for count in found if count is not None), None)
 
     def failures(self, problem: str, method: str) -> list[str]:
         """What went wrong, a line for each seed without a score."""

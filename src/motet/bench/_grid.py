@@ -4,14 +4,16 @@ import itertools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from motet._errors import RequestError
+from motet.bench._balancing import BALANCE
 from motet.bench._catalogue import Load
 from motet.bench._cell import Budget, run_cell
+from motet.bench._comparison import Comparison
 from motet.bench._problem import Problem
 from motet.bench._store import Store, cell_key
 
@@ -25,16 +27,18 @@ class Grid:
     """What is to be measured.
 
     Args:
-        methods: names of `contenders`.
+        methods: names of the comparison's contenders.
         seeds: one cell each.
         budget: of a cell.
         threads: of torch in each process.
+        comparison: what the methods are.
     """
 
     methods: Sequence[str]
     seeds: Sequence[int]
     budget: Budget
     threads: int = 1
+    comparison: Comparison = BALANCE
 
     def __post_init__(self) -> None:
         if not self.seeds or not self.methods or self.threads < 1:
@@ -52,10 +56,12 @@ class Measured:
     Args:
         cells: one for each problem, method and seed, in that order.
         problems: `Problem.sizes` by name, with its fingerprint.
+        left_out: by problem, by method, why it was not measured there.
     """
 
     cells: list[Cell]
     problems: dict[str, dict[str, Any]]
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def run_grid(
@@ -80,11 +86,14 @@ def run_grid(
         raise RequestError(message)
     problems = {name: load() for name, load in loaders.items()}
     about = {name: {**problem.sizes(), "fingerprint": problem.fingerprint()} for name, problem in problems.items()}
+    left_out = _left_out(problems, grid)
     found: dict[tuple[str, str, int], Cell] = {}
     waiting: list[Waiting] = []
     # Seeds outermost: a run that is stopped early has whole tables of fewer seeds.
     for seed, name, method in itertools.product(grid.seeds, loaders, grid.methods):
-        key = cell_key(about[name]["fingerprint"], method, seed, grid.budget, grid.threads)
+        if method in left_out.get(name, {}):
+            continue
+        key = cell_key(about[name]["fingerprint"], method, seed, grid.budget, grid.threads, grid.comparison)
         cell = store.find(name, method, seed, key)
         if cell is None:
             waiting.append((name, method, seed, key))
@@ -96,8 +105,16 @@ def run_grid(
         found[name, method, seed] = store.keep(cell, key)
         if tell is not None:
             tell(cell, len(found), total)
-    cells = [found[name, method, seed] for name in loaders for method in grid.methods for seed in grid.seeds]
-    return Measured(cells, about)
+    places = itertools.product(loaders, grid.methods, grid.seeds)
+    return Measured([found[place] for place in places if place in found], about, left_out)
+
+
+def _left_out(problems: Mapping[str, Problem], grid: Grid) -> dict[str, dict[str, str]]:
+    reasons = {
+        name: {method: reason for method in grid.methods if (reason := grid.comparison.left_out(problem, method))}
+        for name, problem in problems.items()
+    }
+    return {name: found for name, found in reasons.items() if found}
 
 
 def _here(waiting: Iterable[Waiting], problems: Mapping[str, Problem], grid: Grid) -> Iterator[tuple[Waiting, Cell]]:
@@ -105,7 +122,7 @@ def _here(waiting: Iterable[Waiting], problems: Mapping[str, Problem], grid: Gri
     torch.set_num_threads(grid.threads)
     try:
         for place in waiting:
-            yield place, run_cell(problems[place[0]], place[1], place[2], grid.budget)
+            yield place, run_cell(problems[place[0]], place[1], place[2], grid.budget, grid.comparison)
     finally:
         torch.set_num_threads(threads)
 
@@ -131,4 +148,4 @@ def _in_worker(load: Load, place: Waiting, grid: Grid) -> Cell:
     torch.set_num_threads(grid.threads)
     if place[0] not in _LOADED:
         _LOADED[place[0]] = load()
-    return run_cell(_LOADED[place[0]], place[1], place[2], grid.budget)
+    return run_cell(_LOADED[place[0]], place[1], place[2], grid.budget, grid.comparison)

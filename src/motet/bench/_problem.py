@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from motet.models import MultiTaskModel
 from motet.tasks import Task
@@ -73,6 +73,8 @@ class Problem:
         build: a network for some of the tasks, from the global random state.
         schedule: how it is trained.
         about: one sentence on rows and network, for the result.
+        tokens: an encoder to tokens (B, S, width) with its `width`, for architectures that read those; None where a
+            row is one.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Problem:
     build: Callable[[Sequence[Task]], MultiTaskModel]
     schedule: Schedule
     about: str
+    tokens: Callable[[], nn.Module] | None = None
 
     def sizes(self) -> dict[str, Any]:
         """What a reader of the result must know of the problem."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 import motet
-from motet.bench._cell import METHOD_RATE
 from motet.bench._claims import ledger
 from motet.bench._gains import Gains
 from motet.bench._grid import Grid, Measured
@@ -27,19 +26,17 @@ def result(measured: Measured, grid: Grid, *, command: str, jobs: int = 1) -> di
         command: the words that repeat it.
         jobs: processes at once.
     """
-    gains = Gains(measured.cells, measured.problems)
+    comparison = grid.comparison
+    gains = Gains(measured.cells, measured.problems, comparison.base)
     return {
-        "format": FORMAT, "bench": "balance", "command": command, "versions": _versions(), "hardware": _hardware(),
-        "budget": grid.budget.name, "seeds": list(grid.seeds), "threads": grid.threads, "jobs": jobs,
-        "training": (
-            "Adam, linear warm-up, then linear to zero, the same for every method and for each task alone; weights "
-            f"that a method learns by gradient at {METHOD_RATE}; no clipping; the last state is measured"
-        ),
+        "format": FORMAT, "bench": comparison.name, "command": command, "versions": _versions(),
+        "hardware": _hardware(), "budget": grid.budget.name, "seeds": list(grid.seeds),
+        "threads": grid.threads, "jobs": jobs, "training": comparison.training, "costs_against": comparison.base,
         "interval": "95%, Student's t over seeds, of the difference to the single-task networks of the same seed",
-        "problems": measured.problems,
+        "problems": measured.problems, "left_out": measured.left_out,
         "methods": {method: _by_problem(gains, method) for method in gains.methods},
         "overall": {method: _overall(gains, method) for method in gains.methods},
-        "claims": ledger(gains),
+        "claims": ledger(gains, comparison.claims),
         "cells": measured.cells,
     }  # fmt: skip
 
@@ -78,6 +75,7 @@ def _by_problem(gains: Gains, method: str) -> dict[str, Any]:
         found[problem] = {
             "scores": gains.scores(problem, method),
             "delta_m": None if gain is None else gain.to_dict(),
+            "parameters": gains.parameters(problem, method),
             "wall_ratio": gains.cost(problem, method),
             "cpu_ratio": gains.cost(problem, method, "cpu_seconds"),
             "failures": gains.failures(problem, method),

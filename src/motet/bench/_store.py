@@ -1,22 +1,23 @@
 """Finished cells on disk: one JSON file each, written whole or not at all."""
 
 import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from motet._errors import RunError
-from motet.balance import methods, wrappers
-from motet.bench._catalogue import EQUAL, SINGLE
+from motet.bench._balancing import BALANCE
 from motet.bench._cell import Budget
+from motet.bench._comparison import Comparison
 from motet.train import read_json, write_json
 
 FORMAT = 1  # raise it when the way cells are trained or measured changes: older cells are then measured anew
 
 
-def cell_key(fingerprint: str, method: str, seed: int, budget: Budget, threads: int) -> str:
+def cell_key(
+    fingerprint: str, method: str, seed: int, budget: Budget, threads: int, comparison: Comparison = BALANCE
+) -> str:
     """A hash of what determines a cell's result, the files that define its method among it.
 
     The rest of the library is not in it: after a change of the engine, measure into another folder.
@@ -27,13 +28,11 @@ def cell_key(fingerprint: str, method: str, seed: int, budget: Budget, threads: 
         seed: of the training.
         budget: steps and seconds.
         threads: of torch, which change the order of sums.
+        comparison: what the method is one of.
     """
     digest = hashlib.blake2b(digest_size=8)
     digest.update(repr((FORMAT, fingerprint, method, seed, budget, threads)).encode())
-    known = {**methods(), **wrappers()}
-    for part in (EQUAL if method == SINGLE else method).split("+"):
-        if part in known:
-            digest.update(Path(inspect.getfile(known[part])).read_bytes())
+    digest.update(comparison.source(method))
     return digest.hexdigest()
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from motet._errors import RequestError
 from motet.bench._problem import Problem, Rows, Schedule
 from motet.data import FeatureEncoder, encode_targets, fit_tasks, infer_schema
-from motet.models import HardSharing, MultiTaskModel, TabularEncoder, bin_edges
+from motet.models import HardSharing, MultiTaskModel, TabularEncoder, TokenEncoder, bin_edges
 from motet.tasks import Task
 
-WIDTH = 64
+WIDTH, TOKEN_WIDTH = 64, 32
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def table_problem(
     return Problem(
         name=name, tasks=tuple(fitted), metric=metric, higher_is_better=metric != "rmse", train=parts[0], test=parts[1],
         build=functools.partial(_network, edges, tuple(encoder.category_sizes), starts), schedule=schedule, about=about,
+        tokens=functools.partial(TokenEncoder, edges, tuple(encoder.category_sizes), width=TOKEN_WIDTH),
     )  # fmt: skip
 
 

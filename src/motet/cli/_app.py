@@ -26,9 +26,10 @@ app.command("motet.cli._fit:fit", name="fit", help="Fit one table with several t
 app.command("motet.cli._predict:predict", name="predict", help="Predict every target for a table.")
 app.command("motet.cli._evaluate:evaluate", name="evaluate", help="Score a model on a labelled table.")
 app.command("motet.cli._effects:effects", name="effects", help="What each feature is worth to each target.")
+app.command("motet.cli._export:export", name="export", help="Write a run as one ONNX graph.")
 app.command("motet.cli._report:report", name="report", help="Write report.html and card.md again.")
 app.command("motet.cli._merge:merge", name="merge", help="Merge fine-tuned checkpoints of one base into one.")
-app.command("motet.cli._bench:bench", name="bench", help="Compare the balancing methods on real problems.")
+app.command("motet.cli._bench:bench", name="bench", help="Compare balancing methods, or sharing architectures.")
 app.command("motet.cli._synth:synth", name="synth", help="Write a synthetic table whose truth is known.")
 app.command("motet.cli._methods:methods", name="methods", help="List the methods that motet knows.")
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(words: Sequence[str]) -> str:
-    known = {"fit", "predict", "evaluate", "effects", "report", "merge", "bench", "methods", "synth"}
+    known = {"fit", "predict", "evaluate", "effects", "export", "report", "merge", "bench", "methods", "synth"}
     return f"{words[0]} " if words and words[0] in known else ""
 
 

@@ -15,39 +15,44 @@ if TYPE_CHECKING:
 
 
 def bench(
-    what: Literal["balance"],
+    what: Literal["balance", "sharing"],
     /,
     *,
     problems: Annotated[str | None, Parameter(help="Names joined by commas; all if not given.")] = None,
-    methods: Annotated[str | None, Parameter(help="Names joined by commas, such as cagrad,f-mtl+cagrad.")] = None,
+    methods: Annotated[
+        str | None, Parameter(help="Names joined by commas, such as cagrad,f-mtl+cagrad or mmoe,ple.")
+    ] = None,
     seeds: Annotated[str, Parameter(help="Whole numbers joined by commas, one training each.")] = "0,1,2",
     data: Annotated[Path | None, Parameter(help="Folder of the images and tables that no package brings.")] = None,
     cache: Annotated[Path, Parameter(help="Folder of finished cells, from which a stopped run goes on.")] = Path(
         ".cache/bench"
     ),
     out: Annotated[Path | None, Parameter(name=["--out"], help="JSON file for the whole result.")] = None,
-    budget: Annotated[Literal["quick", "full"], Parameter(help="quick takes a twentieth of the steps.")] = "full",
+    budget: Annotated[
+        Literal["quick", "full", "long"], Parameter(help="quick takes a twentieth of the steps, long ten times them.")
+    ] = "full",
     threads: Annotated[int, Parameter(help="Of each process.")] = 1,
     jobs: Annotated[int, Parameter(help="Processes at once.")] = 1,
     common: Common = Common(),  # noqa: B008
 ) -> None:
-    """Compare the balancing methods on real problems, each against training every task alone.
+    """Compare balancing methods, or sharing architectures, on real problems, each against training every task alone.
 
-    Every method trains the same network on the same rows for the same number of steps. --seed draws the rows, --seeds
-    are those of the trainings.
+    Every method trains on the same rows for the same number of steps: balancing methods the same network, sharing
+    architectures between the same encoder and the same heads. --seed draws the rows, --seeds are of the trainings.
 
     Parameters
     ----------
     what
-        What is compared: balance.
+        What is compared: balance or sharing.
     """
     chosen = _numbers(seeds)
     _check_out(out)
-    from motet.bench import BUDGETS, Grid, Store, contenders, problem_loaders, result, run_grid
+    from motet.bench import BUDGETS, COMPARISONS, Grid, Store, problem_loaders, result, run_grid
     from motet.train import write_json
 
     loaders = problem_loaders(_names(problems), data=data, seed=common.seed)
-    grid = Grid(contenders(_names(methods)), chosen, BUDGETS[budget], threads)
+    comparison = COMPARISONS[what]
+    grid = Grid(comparison.contenders(_names(methods)), chosen, BUDGETS[budget], threads, comparison)
     measured = run_grid(loaders, grid, Store(cache), jobs=jobs, tell=_tell)
     document = result(measured, grid, command=_command(what, list(loaders), grid, common.seed), jobs=jobs)
     if out is not None:
@@ -63,12 +68,16 @@ def _show(document: dict[str, Any], out: Path | None) -> None:
 
     columns, rows = summary_rows(document)
     print_text(
-        "Gain over training each task alone in percent, with its 95% interval over seeds; processor time against equal."
+        "Gain over training each task alone in percent, with its 95% interval over seeds; processor time against "
+        f"{document['costs_against']}."
     )
     print_table(columns, rows)
     counts = claim_counts(document["claims"])
     if counts:
         print_text("Published claims here: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    for problem, reasons in document["left_out"].items():
+        for method, reason in reasons.items():
+            print_text(f"Note: {method} on {problem} was left out: {reason}")
     for method, by_problem in document["methods"].items():
         for problem, entry in by_problem.items():
             for failure in entry["failures"]:

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from motet.cli._kept import keep_effects
 from motet.cli._output import Common, print_json, print_table, print_text
+from motet.cli._task_column import open_model
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,7 +27,9 @@ def effects(
     run: Path,
     table: str,
     *,
-    target: Annotated[list[str] | None, Parameter(negative="", help="Explain only this target; repeat it.")] = None,
+    target: Annotated[
+        list[str] | None, Parameter(negative="", help="Explain only this target, or task of a task column; repeat it.")
+    ] = None,
     repeats: Annotated[int, Parameter(help="Times that each feature is shuffled.")] = 5,
     max_rows: Annotated[int, Parameter(help="Rows to shuffle, drawn from a longer table.")] = 10_000,
     check: Annotated[
@@ -43,11 +47,11 @@ def effects(
         Labelled table that the model has not seen.
     """
     from motet.data import read_table
-    from motet.tabular import load
 
-    model, frame = load(run), read_table(table)
+    model, frame = open_model(run), read_table(table)
     found = model.effects(frame, tasks=target, repeats=repeats, max_rows=max_rows, seed=common.seed)
     checks = model.check_effects(frame, found, seed=common.seed) if check else None
+    is_kept = keep_effects(run, table, found, checks)
     if common.json:
         document = {"run": str(run), "table": table, "effects": found.to_dicts()}
         print_json(document if checks is None else document | {"checks": checks.to_dicts()})
@@ -55,6 +59,8 @@ def effects(
     _show(found)
     for row in checks.iter_rows(named=True) if checks is not None else ():
         print_text(_verdict(row))
+    if is_kept:
+        print_text(f"Kept in the run; its report draws them from now on: motet report {run}")
 
 
 def _show(found: "pl.DataFrame") -> None:

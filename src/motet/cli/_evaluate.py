@@ -5,8 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from motet.cli._kept import keep_slices
 from motet.cli._output import Common, print_json, print_table
 from motet.cli._slices import show_slices
+from motet.cli._task_column import open_model
 
 
 def evaluate(
@@ -16,7 +18,9 @@ def evaluate(
     by: Annotated[
         str | None, Parameter(help="Column of the table: score each of its levels, or bins of a number, apart.")
     ] = None,
-    target: Annotated[list[str] | None, Parameter(negative="", help="Score only this target; repeat it.")] = None,
+    target: Annotated[
+        list[str] | None, Parameter(negative="", help="Score only this target, or task of a task column; repeat it.")
+    ] = None,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """Score a model on a labelled table that it has not seen; rows without a target's label do not count for it.
@@ -28,13 +32,13 @@ def evaluate(
     table
         Table with the feature columns and at least one target's labels.
     """
-    from motet.tabular import load
-
+    model = open_model(run)
     if by is not None:
-        found = load(run).slices(table, by=by, tasks=target, seed=common.seed)
-        show_slices(run, table, by, found, as_json=common.json)
+        found = model.slices(table, by=by, tasks=target, seed=common.seed)
+        is_kept = keep_slices(run, table, by, found)
+        show_slices(run, table, by, found, as_json=common.json, is_kept=is_kept)
         return
-    scores = load(run).evaluate(table, tasks=target, seed=common.seed)
+    scores = model.evaluate(table, tasks=target, seed=common.seed)
     if common.json:
         print_json({"run": str(run), "table": table, "tasks": scores})
         return

@@ -65,11 +65,17 @@ def fit(
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     if task_column is not None:
-        asked = TaskFit(table, target, task_column, out, common.seed, common.json)
-        refused = {"--balance": balance, "--sharing": sharing, "--margin": margin, "--deploy": deploy,
-                   "--resume": resume}  # fmt: skip
-        fit_tasks(asked, refused, time_limit=limit, split=split, split_column=split_column, roles=overrides,
-                  max_epochs=max_epochs)  # fmt: skip
+        from motet.tabular import TaskColumnModel
+
+        asked = TaskFit(table, target, task_column, out, resume, common.seed, common.json)
+        asked.check({"--balance": balance, "--sharing": sharing, "--deploy": deploy})
+        by_task = TaskColumnModel(
+            target[0], task_column=task_column, time_limit=limit, seed=common.seed, roles=overrides,
+            split=None if split == "random" else split, split_column=split_column, max_epochs=max_epochs,
+            margin=0.5 if margin is None else margin,
+        )  # fmt: skip
+        with contextlib.closing(_display()) as display:
+            fit_tasks(asked, by_task, display, _show_schema)
         return
     from motet.tabular import FitSettings, TabularModel
 

@@ -41,10 +41,10 @@ def predict(
         message = f"-o {output} is the table itself; its labels and features would be lost. Name another file."
         raise RequestError(message)
     if is_task_run(run):
-        refused = {"--target": target, "--intervals": intervals, "--cost": cost}
         predict_tasks(
-            run, table, output, probabilities=probabilities, keep=keep or [], refused=refused, as_json=common.json
-        )
+            run, table, output, target=target or [], intervals=intervals, probabilities=probabilities,
+            costs=costs(cost or []), keep=keep or [], as_json=common.json,
+        )  # fmt: skip
         return
     import polars as pl
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def show_slices(run: Path, table: str, by: str, found: "pl.DataFrame", *, as_json: bool) -> None:
+def show_slices(run: Path, table: str, by: str, found: "pl.DataFrame", *, as_json: bool, is_kept: bool) -> None:
     """Prints each target's score on each slice, and names the worst.
 
     Args:
@@ -18,6 +18,7 @@ def show_slices(run: Path, table: str, by: str, found: "pl.DataFrame", *, as_jso
         by: the column.
         found: what `TabularModel.slices` gave.
         as_json: print one document.
+        is_kept: whether the run has them now, for its report.
     """
     if as_json:
         print_json({"run": str(run), "table": table, "by": by, "slices": found.to_dicts()})
@@ -35,6 +36,8 @@ def show_slices(run: Path, table: str, by: str, found: "pl.DataFrame", *, as_jso
                 f"{row['target']} is worst where {by} is {row['slice']}: {row['metric']} {_shown(row['score'])}, "
                 f"{_shown(row['worse_by'])} worse than on the other rows, {luck}."
             )
+    if is_kept:
+        print_text(f"Kept in the run; its report draws them from now on: motet report {run}")
 
 
 def _shown(value: float | None) -> str:

@@ -1,18 +1,21 @@
-"""`motet fit --task-column`, and `motet predict` with what it made."""
+"""`motet fit --task-column`, and what the other commands do with the run that it made."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motet._errors import RequestError
+from motet._errors import RequestError, RunError
 from motet.cli._output import print_json, print_table, print_text
 from motet.cli._values import kept
 
 if TYPE_CHECKING:
-    from motet.tabular import TaskReading
+    from motet.tabular import Prepared, TabularModel, TaskColumnModel
+    from motet.tabular._thresholds import Costs
+    from motet.train import Display
 
-MARK = "task_column.json"
+FORM, OLD = "task_column", "task_column.json"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class TaskFit:
         target: the one target.
         task_column: names each row's task.
         out: folder of the run.
+        resume: go on with an unfinished run.
         seed: of everything random.
         as_json: print one document.
     """
@@ -32,80 +36,85 @@ class TaskFit:
     target: Sequence[str]
     task_column: str
     out: Path
+    resume: bool
     seed: int
     as_json: bool
 
+    def check(self, refused: Mapping[str, object]) -> None:
+        """Refuses options that do not go with a task column, and several targets.
+
+        Raises:
+            RequestError: one of these was given.
+        """
+        for option, value in refused.items():
+            if value not in (None, False):
+                message = f"{option} was given with --task-column, which does not read it. Leave one of the two out."
+                raise RequestError(message)
+        if len(self.target) != 1:
+            message = f"{len(self.target)} targets were given with --task-column; one was expected. "
+            raise RequestError(message + "Fit one after another.")
+
 
 def fit_tasks(
-    asked: TaskFit, refused: Mapping[str, object], *, time_limit: float | None, split: str | None,
-    split_column: str | None, roles: Mapping[str, str], max_epochs: int | None,
-) -> None:  # fmt: skip
-    """Fits one target of rows that each belong to one task.
+    asked: TaskFit, model: "TaskColumnModel", display: "Display", on_prepared: Callable[["Prepared"], None]
+) -> None:
+    """Fits one target of rows that each belong to one task, and says what came out."""
+    from motet.report import write_report
 
-    Args:
-        asked: table, target, task column and folder.
-        refused: options that do not go with a task column, None or False where they were not given.
-        time_limit: seconds.
-        split: how rows are held out.
-        split_column: what the split reads.
-        roles: of columns.
-        max_epochs: of the networks.
-
-    Raises:
-        RequestError: several targets, an option that does not apply, or a folder that is not empty.
-    """
-    for option, value in refused.items():
-        if value not in (None, False):
-            message = f"{option} was given with --task-column, which does not read it. Leave one of the two out."
-            raise RequestError(message)
-    if len(asked.target) != 1:
-        message = f"{len(asked.target)} targets were given with --task-column; one was expected. Fit one after another."
-        raise RequestError(message)
-    if asked.out.exists() and (not asked.out.is_dir() or any(asked.out.iterdir())):
-        message = f"The folder '{asked.out}' for the run is not empty. Name a new folder with --out."
-        raise RequestError(message)
-    from motet.tabular import TaskColumnModel
-
-    model = TaskColumnModel(
-        asked.target[0], task_column=asked.task_column, time_limit=time_limit, seed=asked.seed,
-        split=None if split == "random" else split, split_column=split_column, roles=roles, max_epochs=max_epochs,
-    ).fit(asked.table)  # fmt: skip
-    model.save(asked.out)
+    model.fit(asked.table, out=asked.out, resume=asked.resume, display=display, on_prepared=on_prepared)
+    try:
+        report = write_report(asked.out)
+    except RunError as error:
+        message = (
+            f"{error} The model is whole and its run complete; only the report is missing: motet report {asked.out}"
+        )
+        raise RunError(message) from error
     if asked.as_json:
         readings = [vars(reading) for reading in model.readings_]
-        print_json({"run": str(asked.out), "metrics": model.metrics_, "readings": readings, "notes": model.notes_})
+        print_json({"run": str(asked.out), "report": str(report), "metrics": model.metrics_, "readings": readings,
+                    "notes": model.notes_})  # fmt: skip
         return
-    _show(model.metrics_, model.outliers())
+    _show(model)
     for note in model.notes_:
         print_text(f"Note: {note}")
-    print_text(f"Run: {asked.out}")
+    print_text(f"Report: {report}")
 
 
 def is_task_run(run: Path) -> bool:
-    """Whether `motet fit --task-column` made this run."""
-    return (run / MARK).is_file()
+    """Whether `motet fit --task-column` made this run; what is wrong with a damaged one is for loading to say."""
+    if (run / OLD).is_file():
+        return True
+    try:
+        document = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("form") == FORM
+
+
+def open_model(run: Path) -> "TabularModel | TaskColumnModel":
+    """The model of a run of either form."""
+    from motet.tabular import TaskColumnModel, load
+
+    return TaskColumnModel.load(run) if is_task_run(run) else load(run)
 
 
 def predict_tasks(
-    run: Path, table: str, output: Path, *, probabilities: bool, keep: Sequence[str], refused: Mapping[str, object],
-    as_json: bool,
+    run: Path, table: str, output: Path, *, target: Sequence[str], intervals: bool, probabilities: bool,
+    costs: "Costs", keep: Sequence[str], as_json: bool,
 ) -> None:  # fmt: skip
-    """Predicts the target for every row.
+    """Predicts the target for every row, and says in a column who answers it.
 
     Raises:
-        RequestError: an option that does not apply, or a column to keep that the table lacks.
+        RequestError: another target, or a column to keep that the table lacks.
     """
     import polars as pl
 
     from motet.data import read_table, write_table
     from motet.tabular import TaskColumnModel
 
-    for option, value in refused.items():
-        if value:
-            message = f"{option} was given for '{run}', a run with a task column, which has none. Leave it out."
-            raise RequestError(message)
     model, frame = TaskColumnModel.load(run), read_table(table)
-    parts = [model.predict(frame)]
+    model.served_.names(target)
+    parts = [model.predict(frame, intervals=intervals, sources=True, costs=costs)]
     beside = kept(frame, keep, table, parts[0])
     if probabilities and getattr(model.task_, "classes", None) is not None:
         found = model.predict_proba(frame)
@@ -121,13 +130,17 @@ def predict_tasks(
     print_text(f"Wrote {predictions.height:,} rows of {', '.join(predictions.columns)} to {output}")
 
 
-def _show(metrics: Mapping[str, Any], outliers: Sequence["TaskReading"]) -> None:
+def _show(model: "TaskColumnModel") -> None:
+    metrics = model.metrics_
+    overall: dict[str, Any] = metrics["overall"]
     rows = [
-        (name, found["test"], found["choose_gain_percent"], "serves" if name == metrics["served_by"] else "")
+        (name, found["test"], found["choose_gain_percent"], "for all tasks" if name == metrics["served_by"] else "")
         for name, found in metrics["learners"].items()
     ]
+    rows.append(("each task's own LightGBM", overall["single_task"], None, ""))
+    rows.append(("what is served", overall["motet"], None, ""))
     print_table(["learner", f"test {metrics['metric']}", "gain over pooled [%]", ""], rows)
-    for reading in outliers:
+    for reading in model.outliers():
         gain = (
             ""
             if reading.gain_percent is None

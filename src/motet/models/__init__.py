@@ -1,20 +1,28 @@
 """Models: encoders, sharing modules, heads, and `MultiTaskModel`, which joins them."""
 
+from motet.models._extension import ExtendedModel, extend
 from motet.models._heads import Heads
 from motet.models._multitask import MultiTaskModel
+from motet.models._pruning import Pruning, expert_usage, keep_experts, prune
 from motet.models._widths import Widths, measure_widths
 from motet.models.encoders import PiecewiseLinear, TabularEncoder, TokenEncoder, bin_edges
 from motet.models.sharing import HardSharing, Sharing
 
 __all__ = [
+    "ExtendedModel",
     "HardSharing",
     "Heads",
     "MultiTaskModel",
     "PiecewiseLinear",
+    "Pruning",
     "Sharing",
     "TabularEncoder",
     "TokenEncoder",
     "Widths",
     "bin_edges",
+    "expert_usage",
+    "extend",
+    "keep_experts",
     "measure_widths",
+    "prune",
 ]

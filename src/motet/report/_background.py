@@ -1,10 +1,10 @@
 """The later sections: how training went, who conflicts, what the schema decided, what it cost, and the notes."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from motet.report._conflict import conflict_sentences, conflicts, heat_map, norm_sentence
-from motet.report._curves import learning_curves
+from motet.report._curves import Series, learning_curves
 from motet.report._figures import curves_figure, pair_lines
 from motet.report._html import Html, details, join, paragraph, prose, section, table, tag
 from motet.report._read import Run
@@ -24,17 +24,31 @@ def curves_section(run: Run, results: Sequence[Result]) -> Html:
     plots = [curves_figure(name, series, axis) for name, series in curves.items()]
     lead = f"Each target's main metric on the stop rows, by {axis}. The dot marks the best."
     taught = any(one.stage == "distilled" for series in curves.values() for one in series)
-    keys = tag(
-        "p",
-        *(tag("span", class_="key shared"), "shared model", tag("span", class_="key own_network dash"), "own network"),
-        *(tag("span", class_="key own_lightgbm dash"), "best of own LightGBM"),
-        *((tag("span", class_="key distilled"), model_name("distilled")) if taught else ()),
-        class_="soft",
+    keys = (
+        _task_keys(curves)
+        if run.has_tasks
+        else tag(
+            "p",
+            *(
+                tag("span", class_="key shared"),
+                "shared model",
+                tag("span", class_="key own_network dash"),
+                "own network",
+            ),
+            *(tag("span", class_="key own_lightgbm dash"), "best of own LightGBM"),
+            *((tag("span", class_="key distilled"), model_name("distilled")) if taught else ()),
+            class_="soft",
+        )
     )
     rest = plots[_SHOWN_CURVES:]
     more = [details(f"The other {len(rest)}", tag("div", *rest, class_="grid"))] if rest else []
     grid = tag("div", *plots[:_SHOWN_CURVES], class_="grid")
     return section("curves", "Learning curves", paragraph(lead), keys, grid, *more)
+
+
+def _task_keys(curves: Mapping[str, Sequence[Series]]) -> Html:
+    stages = dict.fromkeys(one.stage for series in curves.values() for one in series)
+    return tag("p", *(tag("span", model_name(stage), class_=f"key {stage}") for stage in stages), class_="soft")
 
 
 def conflict_section(run: Run, results: Sequence[Result]) -> Html:

@@ -118,7 +118,7 @@ def _measured(run: Run) -> str:
         "fitted the models, stop rows ended training, choose rows calibrated and chose which model serves, and test "
         "rows, which nothing had seen, gave the scores here. A gain is the relative change of the score against the "
         "target's best own model, positive when better; its 95 % interval comes from a paired bootstrap over test "
-        f"rows. {compute_sentence(run.metrics)}"
+        f"rows.{'' if run.has_tasks else f' {compute_sentence(run.metrics)}'}"
     )
 
 
@@ -152,10 +152,11 @@ def _limits(results: Sequence[Result]) -> list[str]:
 
 
 def _usage(run: Run) -> str:
+    load = "motet.tabular.TaskColumnModel.load" if run.has_tasks else "motet.load"
     return (
         f"```sh\nmotet predict {shlex.quote(run.name)} new_rows.parquet -o predictions.parquet\n```\n\n"
-        "```python\nimport motet, polars\n"
-        f"model = motet.load({run.name!r})\n"
+        f"```python\nimport {'motet.tabular' if run.has_tasks else 'motet'}, polars\n"
+        f"model = {load}({run.name!r})\n"
         'frame = polars.read_parquet("new_rows.parquet")\n'
         "predictions = model.predict(frame)\n```"
     )

@@ -30,7 +30,7 @@ def cost_section(run: Run, results: Sequence[Result]) -> Html:
     return section(
         "cost",
         "What it cost",
-        paragraph(compute_sentence(run.metrics)),
+        "" if run.has_tasks else paragraph(compute_sentence(run.metrics)),
         table(head, rows, numeric=(1, 2, 3)) if rows else "",
         paragraph("A row pass is one row going through training once.", "soft"),
         tag("h3", "Rows"),

@@ -138,10 +138,10 @@ def _legend(results: Sequence[Result]) -> Html:
     return tag("dl", *(join([tag("dt", term), tag("dd", words)]) for term, words in (terms | arrows).items()))
 
 
-def tasks_section(results: Sequence[Result]) -> Html:
+def tasks_section(results: Sequence[Result], title: str = "Each target") -> Html:
     """One foldable part for each target: its candidates, its calibration, its interval."""
     is_open = len(results) <= _OPEN_PARTS
-    return section("each", "Each target", *(_part(i, result, is_open=is_open) for i, result in enumerate(results)))
+    return section("each", title, *(_part(i, result, is_open=is_open) for i, result in enumerate(results)))
 
 
 def _part(index: int, result: Result, *, is_open: bool) -> Html:
@@ -157,12 +157,15 @@ def _story(result: Result) -> str:
     guard = result.guard
     if guard is None:
         return f"The {model_name(result.served_by)} serves it. The shared model was not compared with an own model."
-    how = f"On the choose rows the shared model's gain against the {model_name(guard.own)} was "
+    whose = f"choose rows of {guard.tasks} tasks together" if guard.tested == "together" else "choose rows"
+    how = f"On the {whose} the shared model's gain against the {model_name(guard.own)} was "
     how += gain(guard.gain, guard.interval)
     margin = f"; the margin is {plain(guard.margin)} %" if guard.margin is not None else ""
     therefore = "Even so," if serves_against_guard(result) else "So"
     if result.served_by == "blend":
         therefore = "But mixing all three was proven better than either, so"
+    if result.served_by == "mean":
+        therefore = "But half of each was found not worse than the own models, so"
     if result.served_by == "distilled":
         therefore = "One small network was then taught what would have served, and found not worse than it, so"
     unproven = " Note: no comparison on the test rows." if is_uncompared(result) else ""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class Run:
         metrics: `metrics.json`.
         log: the documents of `log.jsonl`, oldest first.
         torn: lines of `log.jsonl` that are not JSON objects; a killed run leaves one.
+        effects: `effects.json`, where `motet effects` has left one.
+        slices: `slices.json`, where `motet evaluate --by` has left one.
     """
 
     path: Path
@@ -31,6 +33,13 @@ class Run:
     metrics: dict[str, Any]
     log: list[dict[str, Any]]
     torn: int
+    effects: dict[str, Any] = field(default_factory=dict[str, Any])
+    slices: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether the table had a task column: then `metrics.json` has an entry for each task of the one target."""
+        return self.metrics.get("form") == "task_column"
 
     @property
     def name(self) -> str:
@@ -81,7 +90,7 @@ def read_run(path: Path) -> Run:
     about = _document(path / "run.json", _RUN_KEYS)
     metrics = _document(path / "metrics.json", _METRICS_KEYS)
     log, torn = _lines(path / "log.jsonl")
-    return Run(path, about, metrics, log, torn)
+    return Run(path, about, metrics, log, torn, _extra(path / "effects.json"), _extra(path / "slices.json"))
 
 
 def _text(path: Path) -> str:
@@ -113,6 +122,15 @@ def _document(path: Path, keys: Mapping[str, type]) -> dict[str, Any]:
     for key, kind in keys.items():
         check(path.name, key, document.get(key), kind)
     return document
+
+
+def _extra(path: Path) -> dict[str, Any]:
+    """What another command left in the run; a damaged one is left out, since the report stands without it."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) and document.get("format") == FORMAT else {}
 
 
 def check(file: str, key: str, value: object, kind: type) -> None:

@@ -20,13 +20,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Guard:
-    """The comparison on the choose rows that decided who serves."""
+    """The comparison on the choose rows that decided who serves; `together` with other tasks where rows were few."""
 
     own: str
     margin: float | None
     gain: float | None
     interval: Interval | None
     verdict: str
+    tested: str = ""
+    tasks: int = 1
 
 
 @dataclass(frozen=True)
@@ -137,4 +139,6 @@ def _guard(data: dict[str, Any]) -> Guard | None:
         gain=number(data.get("gain_percent")),
         interval=interval(data.get("ci95")),
         verdict=str(data.get("verdict") or ""),
+        tested=str(data.get("tested") or ""),
+        tasks=int(number(data.get("tasks")) or 1),
     )

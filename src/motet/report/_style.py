@@ -53,6 +53,7 @@ svg .margin { stroke: var(--warn); stroke-dasharray: 4 3; }
 .own_network { --c: var(--network); }
 .own_lightgbm { --c: var(--lightgbm); }
 .blend, .distilled { --c: var(--ink); }
+.embedding { --c: var(--network); }
 .worse { --c: var(--bad); }
 .own { --c: var(--soft); }
 .p0 { --c: var(--shared); }

@@ -32,7 +32,7 @@ def judge(run: Run, results: Sequence[Result]) -> Verdict:
     """The verdict on `run`, from its results and its leaks."""
     harm = harm_sentences(results)
     weak = weak_sentences(results)
-    leaks = [_leak(leak) for leak in run.rows("leaks")]
+    leaks = [leak_sentence(leak) for leak in run.rows("leaks")]
     sentences = [_served(results)]
     if results and not harm:
         sentences.append(_no_harm(results))
@@ -141,7 +141,8 @@ def _reaches_below(result: Result) -> bool:
     return not is_worse(result) and result.interval is not None and (result.interval[0] < -result.margin)
 
 
-def _leak(leak: dict[str, object]) -> str:
+def leak_sentence(leak: dict[str, object]) -> str:
+    """A feature that alone predicts a target almost perfectly, and how to drop it."""
     feature, task = str(leak.get("feature")), str(leak.get("task"))
     score = number(leak.get("score"))
     measured = (

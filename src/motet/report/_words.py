@@ -11,6 +11,13 @@ MODELS = {
     "own_lightgbm": "own LightGBM",
     "blend": "blend of the three",
     "distilled": "small distilled network",
+    "mean": "mean of the shared and the own model",
+    "by task": "what is served, task by task",
+    "common": "what the tasks have in common",
+    "pooled": "LightGBM on all rows",
+    "robust": "robust boosting over tasks",
+    "embedding": "network with the task as a category",
+    "heads": "network with a head for each task",
 }
 
 METRICS = {
@@ -134,6 +141,8 @@ def plural(amount: int, noun: str) -> str:
 def guard_words(result: Result) -> str:
     """The guard's verdict on the shared model, what followed from it, and whether the task can be predicted at all."""
     verdict = (result.guard.verdict if result.guard else "") or "not compared"
-    if verdict in ("worse", "not proven") and not result.is_shared:
+    if verdict in ("worse", "not proven") and result.served_by in ("own_network", "own_lightgbm"):
         verdict += ": own model kept"
+    if result.guard and result.guard.tested == "together":
+        verdict += f", by {result.guard.tasks} tasks together"
     return verdict + ("; not predictable" if result.predictable is False else "")

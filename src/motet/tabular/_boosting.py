@@ -1,5 +1,6 @@
 """Each target's outside reference: gradient-boosted trees by LightGBM."""
 
+import json
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from motet._errors import require
+from motet.tabular._tree_columns import TreeColumns
 from motet.tasks import Multiclass, Multilabel, Ordinal, Quantile, Task
 from motet.train import Clock
 
 ROUNDS = 2000
 PATIENCE = 50
 SMALL = 20_000
+SMALLEST = 5_000
 OBJECTIVES = {
     "regression": "regression",
     "binary": "binary",
@@ -22,6 +25,44 @@ OBJECTIVES = {
     "quantile": "quantile",
     "multilabel": "binary",
 }
+
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """How one target's trees grow.
+
+    Args:
+        name: what the journal calls them.
+        num_leaves: of a tree at most.
+        learning_rate: of a round; None suits the rows.
+        columns: share of the columns that a tree may use.
+        rows: share of the rows that a tree learns from.
+    """
+
+    name: str
+    num_leaves: int = 63
+    learning_rate: float | None = None
+    columns: float = 1.0
+    rows: float = 1.0
+
+    def to_lightgbm(self, num_rows: int) -> dict[str, Any]:
+        """LightGBM's names for them."""
+        # Few rows make early stopping a matter of luck; smaller steps make it less so, and cost little there.
+        rate = self.learning_rate or (0.1 if num_rows >= SMALL else 0.05)
+        found = {"num_leaves": self.num_leaves, "learning_rate": rate, "feature_fraction": self.columns}
+        return found if self.rows == 1.0 else found | {"bagging_fraction": self.rows, "bagging_freq": 1}
+
+
+WIDE = TreeSettings("wide")
+MEDIUM = TreeSettings("medium", num_leaves=15)
+NARROW = TreeSettings("narrow", num_leaves=8, columns=0.3, rows=0.7)
+
+
+def ways_for(num_rows: int) -> tuple[TreeSettings, ...]:
+    """The ways in which trees are worth growing on so many rows; small ones cost a fifth of large ones."""
+    if num_rows >= SMALL:
+        return (WIDE,)
+    return (WIDE if num_rows >= SMALLEST else MEDIUM, NARROW)
 
 
 @dataclass(frozen=True)
@@ -56,7 +97,15 @@ class Boosting:
 
     @classmethod
     def fit(
-        cls, task: Task, train: BoostingRows, stop: BoostingRows, *, seed: int, clock: Clock, threads: int
+        cls,
+        task: Task,
+        train: BoostingRows,
+        stop: BoostingRows,
+        *,
+        seed: int,
+        clock: Clock,
+        threads: int,
+        settings: TreeSettings = WIDE,
     ) -> tuple["Boosting", int]:
         """Trains until the stop rows' loss has not improved for 50 rounds, or the clock has run out.
 
@@ -68,7 +117,8 @@ class Boosting:
         parts = _parts(task, train, stop)
         for number, (params, fit_rows, stop_rows) in enumerate(parts):
             own_clock = clock.part(1.0 / (len(parts) - number))
-            text, rounds = _fit_one(params | {"seed": seed, "num_threads": threads}, fit_rows, stop_rows, own_clock)
+            params |= settings.to_lightgbm(len(fit_rows.targets)) | {"seed": seed, "num_threads": threads}
+            text, rounds = _fit_one(params, fit_rows, stop_rows, own_clock)
             texts.append(text)
             rows += rounds * len(fit_rows.targets)
         return cls(task, texts), rows
@@ -86,15 +136,27 @@ class Boosting:
         return columns[0]
 
     def to_bytes(self) -> bytes:
-        """The models, compressed."""
+        """The models, compressed: how many bytes each has, in a line of JSON, and then they."""
         if self._packed is None:  # seconds for large models, and more than one asks
-            self._packed = zlib.compress("\x00".join(self.texts).encode(), level=6)
+            parts = [_pack(model) for model in self.columns()]
+            self._packed = json.dumps([len(part) for part in parts]).encode() + b"\n" + b"".join(parts)
         return self._packed
 
     @classmethod
     def from_bytes(cls, task: Task, data: bytes) -> "Boosting":
         """Reads what `to_bytes` wrote."""
-        return cls(task, zlib.decompress(data).decode().split("\x00"))
+        if not data.startswith(b"["):  # runs from before trees were kept in columns hold their whole texts
+            return cls(task, zlib.decompress(data).decode().split("\x00"))
+        lengths, _, rest = data.partition(b"\n")
+        texts = []
+        for length in json.loads(lengths):
+            texts.append(_unpack(rest[:length]))
+            rest = rest[length:]
+        return cls(task, texts)
+
+    def columns(self) -> list[TreeColumns | float]:
+        """Each model's trees, or the constant that it is."""
+        return [float(text) if _is_number(text) else TreeColumns.from_text(text) for text in self.texts]
 
 
 def _parts(
@@ -121,9 +183,6 @@ def _fit_one(params: dict[str, Any], train: BoostingRows, stop: BoostingRows, cl
         return repr(float(train.targets.mean()) if len(train.targets) else 0.0), 0
     lightgbm = require("lightgbm", "tables")
     fixed = {
-        # Few rows make early stopping a matter of luck; smaller steps make it less so, and cost little there.
-        "learning_rate": 0.1 if len(train.targets) >= SMALL else 0.05,
-        "num_leaves": 63,
         "verbosity": -1,
         "deterministic": True,
         "force_row_wise": True,
@@ -142,7 +201,9 @@ def _fit_one(params: dict[str, Any], train: BoostingRows, stop: BoostingRows, cl
         callbacks.append(lightgbm.early_stopping(PATIENCE, verbose=False))
     rounds = ROUNDS if valid else 100
     model = lightgbm.train(fixed | params, data, rounds, valid_sets=valid, callbacks=callbacks)
-    return model.model_to_string(num_iteration=model.best_iteration or -1), model.current_iteration()
+    text = model.model_to_string(num_iteration=model.best_iteration or -1)
+    # All that follows, the guard first, sees the trees as they are kept.
+    return TreeColumns.from_text(text).to_text(), model.current_iteration()
 
 
 @dataclass(frozen=True, eq=False)  # LightGBM keeps its callbacks in a set
@@ -156,6 +217,14 @@ class _StopAt:
     def __call__(self, env: Any) -> None:
         if self.clock.left <= 0:
             raise self.stop(env.iteration, env.evaluation_result_list or [])
+
+
+def _pack(model: TreeColumns | float) -> bytes:
+    return repr(model).encode() if isinstance(model, float) else model.to_bytes()
+
+
+def _unpack(data: bytes) -> str:
+    return TreeColumns.from_bytes(data).to_text() if data.startswith(b"x") else data.decode()  # zlib's first byte
 
 
 def _is_number(text: str) -> bool:

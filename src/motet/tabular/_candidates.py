@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from motet.tabular._boosting import Boosting
+from motet.tabular._boosting import WIDE, Boosting, TreeSettings
 from motet.tabular._network import TrainedNetwork, loop_for, network_estimates, shape_for, train_network
-from motet.tabular._own_trees import TreesBeside, work_file
+from motet.tabular._own_trees import Grown, TreesBeside, work_file
 from motet.tabular._prepared import Prepared
 from motet.tasks import Task
 from motet.train import Clock, Cost, Emit
@@ -32,6 +32,9 @@ class Candidates:
         distilled: the small network that was taught by the others, or None.
         costs: by candidate.
         notes: what a reader should know.
+        ways: by task, how its trees grew.
+        trials: what was tried on the way: name, score and cost.
+        folds: what was trained on other cuts of the rows; the answer is the mean over these and this.
     """
 
     rows: np.ndarray
@@ -41,6 +44,14 @@ class Candidates:
     distilled: TrainedNetwork | None = None
     costs: dict[str, Cost] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    ways: dict[str, TreeSettings] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    folds: "tuple[Candidates, ...]" = ()
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The candidates that may serve, but for the distilled network."""
+        return tuple(name for name in ("shared", "own_network", "own_lightgbm") if name in self.estimates)
 
     def network(self, candidate: str, task: str) -> TrainedNetwork:
         """The network that answers a task as this candidate; with one target the shared one is its own too."""
@@ -67,6 +78,9 @@ class Plan:
         threads: processor threads of the trees.
         device: of the networks.
         work: folder for checkpoints, or None.
+        own_networks: whether each target gets a network of its own too.
+        least_batch: rows of a step of a network at least.
+        ways: by task, the ways in which its trees are to grow, of which the better is kept; None for the one of all.
     """
 
     balance: str
@@ -77,14 +91,17 @@ class Plan:
     threads: int
     device: torch.device
     work: Path | None
+    own_networks: bool = True
+    least_batch: int = 32
+    ways: Mapping[str, Sequence[TreeSettings]] | None = None
 
 
 def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> Candidates:
     """Trains everything that may serve a target, within the time of `clock`.
 
     The trees, which are what a target falls back on, grow beside the networks, on all processors but one where there
-    are several. The time is halved between the shared network and the own networks, which together get the rows, and
-    so the compute, that the shared one used.
+    are several. The time is halved between the shared network and the own networks, if there are any, which
+    together get the rows, and so the compute, that the shared one used.
     """
     # A setting that cannot be is found before anything is trained.
     shape_for(prepared, plan.sharing, plan.sharing_settings).build(prepared.tasks)
@@ -93,15 +110,48 @@ def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit
     text = "Training LightGBM for each target as the outside reference"
     emit({"event": "stage", "stage": "own_lightgbm", "text": text})
     trees = TreesBeside(
-        prepared, found.rows, seed=plan.seed, threads=beside, work=plan.work, clock=clock.part(0.9), emit=emit
-    )
+        prepared, found.rows, seed=plan.seed, threads=beside, work=plan.work, clock=clock.part(0.9), emit=emit,
+        settings=plan.ways or {task.name: (WIDE,) for task in prepared.tasks},
+    )  # fmt: skip
     with trees, _torch_threads(max(1, plan.threads - beside)):
         _train_networks(prepared, plan, clock, trees.telling(emit), found)
-        grown = dict(zip((task.name for task in prepared.tasks), trees.collect(), strict=True))
-    found.trees = {name: one.trees for name, one in grown.items()}
-    found.costs["own_lightgbm"] = sum((one.cost for one in grown.values()), Cost())
-    found.estimates["own_lightgbm"] = {name: one.estimates for name, one in grown.items()}
+        _keep_trees(found, trees.collect())
     return found
+
+
+def _keep_trees(found: Candidates, grown: Sequence[Grown]) -> None:
+    """The better trees of each task."""
+    for one in best_ways(grown):
+        name = one.task.name
+        found.trees[name], found.ways[name] = one.trees, one.settings
+        found.estimates.setdefault("own_lightgbm", {})[name] = one.estimates
+    found.costs["own_lightgbm"] = sum((one.cost for one in grown), Cost())
+    for one in grown if len(grown) > len(found.trees) else ():
+        found.trials.append({
+            "candidate": "own_lightgbm", "task": one.task.name, "name": one.settings.name, "score": one.score,
+            "seconds": one.cost.seconds, "kept": found.ways[one.task.name] == one.settings,
+        })  # fmt: skip
+
+
+def best_ways(grown: Sequence[Grown]) -> list[Grown]:
+    """For each task the trees with the best stop score, where one task's few rows count as much as all tasks' mean.
+
+    With so few stop rows as small tables have, one score is half luck: a task takes the other way if its own relative
+    gain by it and the mean gain over tasks add up to more than nothing.
+    """
+    by_task: dict[str, list[Grown]] = {}
+    for one in grown:
+        by_task.setdefault(one.task.name, []).append(one)
+    gains = {name: [_gain(one, ways[0]) for one in ways] for name, ways in by_task.items()}
+    means = np.mean(list(gains.values()), axis=0)
+    return [ways[int(np.argmax(gains[name] + means))] for name, ways in by_task.items()]
+
+
+def _gain(one: Grown, first: Grown) -> float:
+    """How much better the stop score is, in relative terms; nothing where either is not known."""
+    if one.score is None or first.score is None or first.score == 0:
+        return 0.0
+    return (one.score - first.score) / abs(first.score) * (1.0 if one.task.higher_is_better else -1.0)
 
 
 def _tree_threads(threads: int, num_tasks: int) -> int:
@@ -121,7 +171,8 @@ def _torch_threads(threads: int) -> Iterator[None]:
 
 def _train_networks(prepared: Prepared, plan: Plan, clock: Clock, emit: Emit, found: Candidates) -> None:
     emit({"event": "stage", "stage": "shared", "text": f"Training one network for {len(prepared.tasks)} targets"})
-    shared = _network(prepared, prepared.tasks, plan, clock=clock.part(0.48), emit=emit, stage="shared", max_rows=None)
+    part = clock.part(0.48 if plan.own_networks else 0.96)
+    shared = _network(prepared, prepared.tasks, plan, clock=part, emit=emit, stage="shared", max_rows=None)
     found.networks[""] = shared
     found.costs["shared"] = shared.trained.cost
     found.estimates["shared"] = network_estimates(shared, prepared, found.rows)
@@ -130,7 +181,8 @@ def _train_networks(prepared: Prepared, plan: Plan, clock: Clock, emit: Emit, fo
             f"The time limit ended the shared network's training after {shared.trained.epochs:.1f} epochs; "
             "the learning rate had come down to zero by then."
         )
-    _train_own_networks(prepared, plan, clock, emit, found)
+    if plan.own_networks:
+        _train_own_networks(prepared, plan, clock, emit, found)
 
 
 def _train_own_networks(prepared: Prepared, plan: Plan, clock: Clock, emit: Emit, found: Candidates) -> None:
@@ -171,7 +223,9 @@ def _network(
         tasks,
         shape=shape_for(prepared, plan.sharing, plan.sharing_settings) if stage == "shared" else shape_for(prepared),
         balance=plan.balance,
-        settings=loop_for(int(labelled.sum()), max_epochs=plan.max_epochs, seed=plan.seed),
+        settings=loop_for(
+            int(labelled.sum()), max_epochs=plan.max_epochs, seed=plan.seed, least_batch=plan.least_batch
+        ),
         clock=clock,
         stage=stage,
         emit=emit,

@@ -1,9 +1,11 @@
 """One small network in the place of what serves each target, where the guard finds it not worse."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from motet.tabular._candidates import Candidates, Plan
+from motet.tabular._halves import rounded, stored
 from motet.tabular._judge import Judge, Judged
 from motet.tabular._lessons import make_lessons
 from motet.tabular._network import State, TrainedNetwork, loop_for, network_estimates, train_network
@@ -92,7 +94,8 @@ def _train(
         checkpoint=work_file(prepared.tasks, plan.work, "distilled"),
         start=shared.trained.best.joint_state,
     )
-    state = found.trained.best.joint_state
+    parameters = {name for name, _ in found.shape.build(prepared.tasks).named_parameters()}
+    state = rounded(found.trained.best.joint_state, parameters)
     return TrainedNetwork(
         found.shape, tuple(prepared.tasks), {task.name: state for task in prepared.tasks}, found.trained
     )
@@ -102,16 +105,16 @@ def artefact_bytes(found: Candidates, judged: Sequence[Judged]) -> int:
     """Bytes of the tensors that the served model keeps."""
     states: dict[int, State] = {}
     total = 0
-    for one in judged:
-        for candidate in one.shares[one.served]:
-            if candidate == "own_lightgbm":
-                total += len(found.trees[one.task.name].to_bytes())
-            else:
-                state = found.network(candidate, one.task.name).states[one.task.name]
-                states[id(state)] = state
+    serving = [(one.task.name, candidate) for one in judged for candidate in one.shares[one.served]]
+    for part, (name, candidate) in itertools.product((found, *found.folds), serving):
+        if candidate == "own_lightgbm":
+            total += len(part.trees[name].to_bytes())
+        else:
+            state = part.network(candidate, name).states[name]
+            states[id(state)] = state
     return total + sum(state_bytes(state) for state in states.values())
 
 
 def state_bytes(state: State) -> int:
-    """Bytes of a network's tensors."""
-    return sum(tensor.nbytes for tensor in state.values())
+    """Bytes of a network's tensors, as they are kept."""
+    return sum(stored(tensor).nbytes for tensor in state.values())

@@ -12,8 +12,6 @@ from motet.tabular._guard import Comparison, HeldOut, draw_weights
 from motet.tabular._prepared import Prepared
 from motet.tasks import Calibration, Task, fit_calibration
 
-OWN = ("own_network", "own_lightgbm")
-
 
 @dataclass(frozen=True)
 class Rules:
@@ -111,7 +109,7 @@ class Judge:
         targets, present = self.prepared.targets(task, self.found.rows)
         num_choose = int(present[: len(self.choose.rows)].sum())
         chosen = targets[:num_choose]
-        raw = {name: self.found.estimates[name][task.name][present] for name in ("shared", *OWN)}
+        raw = {name: self.found.estimates[name][task.name][present] for name in self.found.judged}
         shares = {name: {name: 1.0} for name in raw}
         if self.rules.deploy == "best" and num_choose >= LEAST_ROWS:
             shares["blend"], raw["blend"] = self._blend(task, raw, chosen, present)
@@ -122,13 +120,22 @@ class Judge:
         )  # fmt: skip
         part = self._chosen(judged)
         # Trees stand for the target unless its own network is proven better: with few rows the better score is luck.
-        own = "own_network" if part.compare("own_network", "own_lightgbm").low > 0 else "own_lightgbm"
+        own = "own_lightgbm"
+        if "own_network" in raw and part.compare("own_network", own).low > 0:
+            own = "own_network"
         guard = part.compare("shared", own)
         served = "shared" if guard.verdict(self.rules.margin) == "not worse" else own
-        if "blend" in raw and part.compare("blend", served).low > 0:
+        if "blend" in raw and self._blend_serves(part, served, own):
             served = "blend"
         self.parts[task.name] = part
         return replace(judged, own=own, guard=guard, served=served)
+
+    def _blend_serves(self, part: HeldOut, served: str, own: str) -> bool:
+        """Whether it is proven better; with folds, whether it looks better and the guard agrees."""
+        gain = part.compare("blend", served)
+        if not self.found.folds:
+            return gain.low > 0
+        return gain.gain > 0 and part.compare("blend", own).verdict(self.rules.margin) == "not worse"
 
     def teacher(self, judged: Judged) -> dict[str, float]:
         """What a small network learns from: the blend of the candidates where that looks better than what serves."""
@@ -136,7 +143,7 @@ class Judge:
         if judged.num_choose < LEAST_ROWS:
             return one
         task, chosen = judged.task, judged.targets[: judged.num_choose]
-        raw = {name: judged.raw[name] for name in ("shared", *OWN)}
+        raw = {name: judged.raw[name] for name in self.found.judged}
         shares, estimates = self._blend(task, raw, chosen, judged.present)
         scores = [task.score(part[: len(chosen)], chosen)[0] for part in (estimates, judged.raw[judged.served])]
         better = scores[0] > scores[1] if task.higher_is_better else scores[0] < scores[1]

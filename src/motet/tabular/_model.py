@@ -13,11 +13,14 @@ from motet import __version__
 from motet._errors import MissingExtraError, MotetError, RequestError, RunError
 from motet.data import read_table
 from motet.tabular._candidates import Candidates, Plan, train_candidates
+from motet.tabular._dependence import row_errors
 from motet.tabular._distil import artefact_bytes, distil
 from motet.tabular._document import request_document, run_document
 from motet.tabular._effects import feature_effects
+from motet.tabular._folds import train_folds
+from motet.tabular._guard import draw_weights
 from motet.tabular._judge import Judge, Rules
-from motet.tabular._labelled import Labelled
+from motet.tabular._labelled import Labelled, Serving, interval_of
 from motet.tabular._log import RunLog, read_log, write_log
 from motet.tabular._notes import notes_on
 from motet.tabular._outcome import measure, metrics_document, plain
@@ -133,7 +136,7 @@ class TabularModel:
         try:
             self._fit(frame, request, settings, clock, log, run, on_prepared)
         except MotetError:
-            _forget_if_empty(run)
+            forget_if_empty(run)
             raise
         finally:
             log.close()
@@ -168,7 +171,8 @@ class TabularModel:
             None if run is None else run.work,
         )
         share = (1 - RESERVED) * (1 - DISTILLING if settings.deploy == "small" else 1.0)
-        found = train_candidates(prepared, plan, clock=clock.part(share), emit=log)
+        train = train_folds if settings.deploy == "best" else _train_once
+        prepared, found = train(prepared, plan, clock=clock.part(share), emit=log)
         log({"event": "stage", "stage": "choose", "text": "Choosing and measuring on held-out rows"})
         self._choose(prepared, found, plan, clock, log)
         notes = [*found.notes, *notes_on(self.metrics_, prepared)]
@@ -246,16 +250,8 @@ class TabularModel:
         Raises:
             RequestError: no column of any asked-for target is in the table.
         """
-        labelled = self._labelled(table, tasks, seed)
-        scores = {}
-        for name, estimates in self.served_.estimate(labelled.frame, list(labelled.tasks)).items():
-            rows, task = np.flatnonzero(labelled.present[name]), labelled.tasks[name]
-            found, targets = estimates[rows], labelled.targets[name][rows]
-            values = task.metrics(found, targets) if len(rows) else {}
-            weights = labelled.weights(rows, resamples=(self.settings or FitSettings()).resamples, seed=seed)
-            ci95 = labelled.interval(task.score(found, targets, weights), rows) if len(rows) else (None, None)
-            scores[name] = plain({"rows": len(rows), "metric": task.metric, "metrics": values, "ci95": ci95})
-        return scores
+        resamples = (self.settings or FitSettings()).resamples
+        return plain(evaluated(self._model(), self._labelled(table, tasks, seed), resamples=resamples, seed=seed))
 
     def slices(
         self, table: Any, *, by: str, tasks: Sequence[str] | None = None, bins: int = 5, seed: int = 0
@@ -381,10 +377,16 @@ def load(path: str | Path) -> TabularModel:
     """Loads a finished run.
 
     Raises:
-        RequestError: not a run directory.
+        RequestError: not a run directory, or one with a task column.
         RunError: the run is unfinished or damaged.
     """
     run, document = RunDirectory.open(path)
+    if document.get("form", "targets") != "targets":
+        message = (
+            f"The run in '{path}' has a task column; one without was expected here. Load it with "
+            "motet.tabular.TaskColumnModel.load; motet predict, evaluate, effects and report read it as it is."
+        )
+        raise RequestError(message)
     tensors, _ = read_tensors(run.path / "model.safetensors")
     try:
         model = TabularModel([data["name"] for data in document["tasks"]], seed=document.get("seed", 0))
@@ -405,10 +407,28 @@ def load(path: str | Path) -> TabularModel:
     return model
 
 
-def _forget_if_empty(run: RunDirectory | None) -> None:
+def forget_if_empty(run: RunDirectory | None) -> None:
     """Takes a run directory away again in which no work has been done, so that a corrected request can use it."""
     if run is not None and run.work.is_dir() and not any(run.work.iterdir()):
         shutil.rmtree(run.path, ignore_errors=True)
+
+
+def evaluated(served: Serving, labelled: Labelled, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Every metric of each target on labelled rows, and the main metric's interval; rows of a series in blocks."""
+    scores = {}
+    for name, estimates in served.estimate(labelled.frame, list(labelled.tasks)).items():
+        rows, task = np.flatnonzero(labelled.present[name]), labelled.tasks[name]
+        found, targets = estimates[rows], labelled.targets[name][rows]
+        values = task.metrics(found, targets) if len(rows) else {}
+        together = labelled.together(rows, row_errors(task, found, targets))
+        weights = draw_weights(len(rows), resamples=resamples, seed=seed, groups=together)
+        ci95 = interval_of(task.score(found, targets, weights), len(rows), together) if len(rows) else (None, None)
+        scores[name] = {"rows": len(rows), "metric": task.metric, "metrics": values, "ci95": ci95}
+    return scores
+
+
+def _train_once(prepared: Prepared, plan: Plan, *, clock: Clock, emit: RunLog) -> tuple[Prepared, Candidates]:
+    return prepared, train_candidates(prepared, plan, clock=clock, emit=emit)
 
 
 def _column(values: np.ndarray) -> pl.Series:

@@ -121,10 +121,17 @@ def shape_for(
     )
 
 
-def loop_for(num_rows: int, *, max_epochs: int | None, seed: int) -> LoopSettings:
-    """How long to train on so many rows: about three million row passes, in 4 to 100 epochs."""
+def loop_for(num_rows: int, *, max_epochs: int | None, seed: int, least_batch: int = 32) -> LoopSettings:
+    """How long to train on so many rows: about three million row passes, in 4 to 100 epochs.
+
+    Args:
+        num_rows: that are learned.
+        max_epochs: in their place, or None.
+        seed: of the order of rows.
+        least_batch: rows of a step at least; on a small network 128 cost no more time than 32.
+    """
     epochs = max_epochs or int(np.clip(round(3e6 / max(1, num_rows)), 4, 100))
-    batch_size = int(np.clip(2 ** np.floor(np.log2(max(1, num_rows) / 40)), 32, 512))
+    batch_size = int(np.clip(2 ** np.floor(np.log2(max(1, num_rows) / 40)), least_batch, 512))
     return LoopSettings(
         max_epochs=epochs, batch_size=batch_size, warmup_steps=min(200, 10 * num_rows // batch_size + 1), seed=seed
     )

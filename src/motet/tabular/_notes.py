@@ -1,5 +1,6 @@
 """What a reader of a run should know."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +23,27 @@ def notes_on(metrics: Mapping[str, Any], prepared: Prepared) -> list[str]:
             )
         elif not found["predictable"]:
             notes.append(f"'{name}' is not predictable from these columns: the served model does not beat a constant.")
-    notes += _order_notes(prepared)
+    notes += [*_copy_notes(prepared), *_order_notes(prepared)]
     notes += [
         f"'{leak.feature}' alone predicts '{leak.task}' almost perfectly ({leak.metric} {leak.score:.4f}). It is used; "
         "if it is not known when predictions are made, ignore it."
         for leak in prepared.leaks
     ]
+    return notes
+
+
+def _copy_notes(prepared: Prepared) -> list[str]:
+    """Targets whose labels are the same wherever both have one: counting them twice is no sharing."""
+    rows = prepared.rows
+    notes: list[str] = []
+    for first, second in itertools.combinations(prepared.tasks, 2):
+        both = np.flatnonzero((rows.present[first.name] & rows.present[second.name]).numpy())
+        ours, theirs = (rows.targets[task.name].numpy()[both] for task in (first, second))
+        if len(both) > 1 and ours.shape == theirs.shape and np.array_equal(ours, theirs, equal_nan=True):
+            notes.append(
+                f"'{second.name}' has the same labels as '{first.name}' wherever both have one; what serves one serves "
+                "the other. Leave one out."
+            )
     return notes
 
 

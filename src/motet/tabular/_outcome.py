@@ -148,4 +148,5 @@ def metrics_document(
         "rows": {name: len(rows) for name, rows in parts.items()} | {"labelled": labelled},
         "seconds": {name: cost.seconds for name, cost in found.costs.items()} | {"total": total_seconds},
         "compute": {name: asdict(cost) for name, cost in found.costs.items()},
+        **({"trials": found.trials} if found.trials else {}),
     })  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from motet._errors import require
-from motet.tabular._boosting import Boosting, BoostingRows
+from motet.tabular._boosting import Boosting, BoostingRows, TreeSettings
 from motet.tabular._prepared import Prepared
 from motet.tasks import Task
 from motet.train import Clock, Cost, Emit, Meter, read_tensors, write_tensors
@@ -25,13 +25,19 @@ class Grown:
     """One task's trees.
 
     Args:
+        task: whose they are.
+        settings: how they grew.
         trees: the model.
         cost: of their training.
+        score: the main metric on the stop rows, or None.
         estimates: for the rows that were asked about.
     """
 
+    task: Task
+    settings: TreeSettings
     trees: Boosting
     cost: Cost
+    score: float | None
     estimates: np.ndarray
 
 
@@ -47,6 +53,7 @@ class TreesBeside:
         seed: of the trees.
         threads: processors for them all.
         work: folder where finished trees are kept, or None.
+        settings: by task, the ways in which its trees are to grow; one after the other where there are several.
         clock: the time that there is for all of them.
         emit: takes the records of the log.
     """
@@ -59,12 +66,14 @@ class TreesBeside:
         seed: int,
         threads: int,
         work: Path | None,
+        settings: Mapping[str, Sequence[TreeSettings]],
         clock: Clock,
         emit: Emit,
     ) -> None:
         require("lightgbm", "tables")
         self.prepared, self.seed, self.work, self.emit = prepared, seed, work, emit
         self.clock = Clock(clock.limit, clock.spent, clock.started)  # to be stopped by itself
+        self.settings, self.jobs = settings, _jobs(prepared.tasks, settings)
         self.workers = max(1, min(threads, len(prepared.tasks)))
         self.threads = max(1, threads // self.workers)
         self.held_out = prepared.matrix(rows)
@@ -72,8 +81,8 @@ class TreesBeside:
         self._futures: list[Future[Grown]] = []
 
     def __enter__(self) -> Self:
-        tasks = self.prepared.tasks
-        self._futures = [self._pool.submit(self._grow, task, len(tasks) - place) for place, task in enumerate(tasks)]
+        jobs = self.jobs
+        self._futures = [self._pool.submit(self._grow, *job, len(jobs) - place) for place, job in enumerate(jobs)]
         return self
 
     def __exit__(
@@ -94,35 +103,39 @@ class TreesBeside:
         return tell
 
     def collect(self) -> list[Grown]:
-        """What came out for each task; waits for it."""
+        """What came out for each task and way of growing; waits for it."""
         return [future.result() for future in self._futures]
 
-    def _grow(self, task: Task, left: int) -> Grown:
-        stage = f"own_lightgbm:{task.name}"
-        path = work_file(self.prepared.tasks, self.work, stage)
+    def _grow(self, task: Task, settings: TreeSettings, left: int) -> Grown:
+        stage, place = f"own_lightgbm:{task.name}", self.settings[task.name].index(settings)
+        file = f"own_lightgbm_{settings.name}:{task.name}" if place else stage
+        path = work_file(self.prepared.tasks, self.work, file)
         if path is not None and path.is_file():
             tensors, metadata = read_tensors(path)
             trees = Boosting.from_bytes(task, tensors["trees"].numpy().tobytes())
             cost = Cost(**json.loads(metadata["cost"]))
         else:
-            trees, cost = self._fit(task, self.clock.part(_share(left / self.workers)))
+            trees, cost = self._fit(task, settings, self.clock.part(_share(left / self.workers)))
             if self.clock.stopped.is_set():
                 raise CancelledError  # cut short: a resumed fit must not find them
             if path is not None:
                 write_tensors(path, {"trees": as_tensor(trees.to_bytes())}, {"cost": json.dumps(asdict(cost))})
         score = self._stop_score(task, trees)
-        self.emit({"event": "evaluate", "stage": stage, "step": 0, "epoch": 0.0, "seconds": round(cost.seconds, 2),
-                   "losses": {}, "scores": {task.name: score}, "better": [task.name]})  # fmt: skip
-        return Grown(trees, cost, trees.estimate(self.held_out, threads=self.threads))
+        self.emit({"event": "evaluate", "stage": stage, "step": place, "epoch": float(place),
+                   "seconds": round(cost.seconds, 2), "losses": {}, "scores": {task.name: score},
+                   "better": [task.name]})  # fmt: skip
+        return Grown(task, settings, trees, cost, score, trees.estimate(self.held_out, threads=self.threads))
 
-    def _fit(self, task: Task, clock: Clock) -> tuple[Boosting, Cost]:
+    def _fit(self, task: Task, settings: TreeSettings, clock: Clock) -> tuple[Boosting, Cost]:
         prepared = self.prepared
         parts: list[BoostingRows] = []
         for rows in (prepared.split.train, prepared.split.stop):
             targets, present = prepared.targets(task, rows)
             parts.append(BoostingRows(prepared.matrix(rows[present]), targets, len(prepared.encoder.category_names)))
         meter = Meter()
-        trees, rows_passed = Boosting.fit(task, *parts, seed=self.seed, clock=clock, threads=self.threads)
+        trees, rows_passed = Boosting.fit(
+            task, *parts, seed=self.seed, clock=clock, threads=self.threads, settings=settings
+        )
         return trees, meter.read(rows_passed)
 
     def _stop_score(self, task: Task, trees: Boosting) -> float | None:
@@ -132,6 +145,12 @@ class TreesBeside:
         matrix = self.prepared.matrix(self.prepared.split.stop[present])
         score = float(task.score(trees.estimate(matrix, threads=self.threads), targets)[0])
         return round(score, 6) if np.isfinite(score) else None
+
+
+def _jobs(tasks: Sequence[Task], settings: Mapping[str, Sequence[TreeSettings]]) -> list[tuple[Task, TreeSettings]]:
+    """Every training: first each task's first way, then each task's second."""
+    jobs = [(place, task, one) for task in tasks for place, one in enumerate(settings[task.name])]
+    return [(task, one) for _, task, one in sorted(jobs, key=lambda job: job[0])]
 
 
 def _share(rounds: float) -> float:

@@ -8,8 +8,10 @@ import polars as pl
 from motet.data import FeatureEncoder
 from motet.tabular._alike import number_owners
 from motet.tabular._boosting import Boosting, BoostingRows
+from motet.tabular._dependence import row_errors
 from motet.tabular._effects import RESAMPLES, scores
-from motet.tabular._labelled import Labelled
+from motet.tabular._guard import draw_weights
+from motet.tabular._labelled import Labelled, interval_of
 from motet.tabular._prepared import join
 from motet.train import Clock
 
@@ -68,10 +70,10 @@ def _checked(trial: "_Trial", ranked: Sequence[Sequence[str]]) -> Mapping[str, o
         return found | {"verdict": "too few features"}
     count = max(1, round(QUARTER * len(ranked)))
     most, least = ([name for group in part for name in group] for part in (ranked[:count], ranked[-count:]))
-    everything, without_most, without_least = trial.scores(()), trial.scores(most), trial.scores(least)
+    everything, without_most, without_least, together = trial.scores(((), most, least))
     sign = 1.0 if trial.task.higher_is_better else -1.0
     difference = sign * (without_least - without_most)
-    low, high = trial.labelled.interval(difference[1:], trial.scored)
+    low, high = interval_of(difference[1:], len(trial.scored), together)
     verdict = "supported" if low > 0 else "contradicted" if high < 0 else "not supported"
     return found | {
         "all": everything[0], "without_most": without_most[0], "without_least": without_least[0],
@@ -95,10 +97,22 @@ class _Trial:
         )
         self.places = np.flatnonzero(labelled.present[name])
         self.train, self.stop, self.scored = parts(self.places, labelled.groups, seed)
-        self.weights = labelled.weights(self.scored, resamples=RESAMPLES, seed=seed)
 
-    def scores(self, gone: Sequence[str]) -> np.ndarray:
-        """The score of the scored rows and of their resamples, (1 + R,), by trees that lack these columns."""
+    def scores(self, gone: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Scores (1 + R,) of the scored rows and of their resamples by trees that lack each of three lists of columns.
+
+        Also what the resamples drew together: rows of a series, as long as the last two differ alike.
+        """
+        estimates = [self._estimates(columns) for columns in gone]
+        targets = self.targets[self.scored]
+        most, least = (row_errors(self.task, part, targets) for part in estimates[1:])
+        together = self.labelled.together(self.scored, most - least)
+        weights = draw_weights(len(self.scored), resamples=RESAMPLES, seed=self.seed, groups=together)
+        everything, without_most, without_least = (scores(self.task, part, targets, weights) for part in estimates)
+        return everything, without_most, without_least, together
+
+    def _estimates(self, gone: Sequence[str]) -> np.ndarray:
+        """Estimates of the scored rows by trees that lack these columns."""
         kept = np.flatnonzero(~np.isin(self.owners, gone))
         categories = int((kept >= len(self.owners) - self.num_categories).sum())
         train, stop = (
@@ -106,8 +120,7 @@ class _Trial:
             for rows in (self.train, self.stop)
         )
         trees, _ = Boosting.fit(self.task, train, stop, seed=self.seed, clock=Clock(None), threads=self.threads)
-        estimates = trees.estimate(self.matrix[np.ix_(self.scored, kept)], threads=self.threads)
-        return scores(self.task, estimates, self.targets[self.scored], self.weights)
+        return trees.estimate(self.matrix[np.ix_(self.scored, kept)], threads=self.threads)
 
 
 def parts(places: np.ndarray, groups: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

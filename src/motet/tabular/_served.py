@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from motet._errors import RequestError, suggest
-from motet.data import FeatureEncoder, TableRows
+from motet.data import FeatureEncoder, Features, TableRows
 from motet.models import MultiTaskModel
 from motet.tabular._blend import mixed
 from motet.tabular._boosting import Boosting
 from motet.tabular._candidates import Candidates
+from motet.tabular._halves import stored
 from motet.tabular._network import NetworkShape, TrainedNetwork
 from motet.tabular._outcome import Outcome
 from motet.tabular._own_trees import as_tensor
@@ -71,13 +72,35 @@ class ServedNetwork:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """What was trained on another cut of a small table's rows, and answers beside the first.
+
+    Args:
+        networks: as of `Served`.
+        trees: as of `Served`.
+    """
+
+    networks: tuple[ServedNetwork, ...]
+    trees: dict[str, Boosting]
+
+
+@dataclass(frozen=True)
 class Served:
-    """Everything that answers: the feature encoder, the networks and the trees that serve some task."""
+    """Everything that answers.
+
+    Args:
+        encoder: of the features.
+        answers: how each task is answered.
+        networks: that serve some task.
+        trees: by task, where they serve.
+        folds: what was trained on other cuts of the rows; estimates are the mean over these and the first.
+    """
 
     encoder: FeatureEncoder
     answers: dict[str, Answer]
     networks: tuple[ServedNetwork, ...]
     trees: dict[str, Boosting]
+    folds: tuple[Fold, ...] = ()
 
     @classmethod
     def from_candidates(cls, encoder: FeatureEncoder, outcomes: Sequence[Outcome], found: Candidates) -> "Served":
@@ -92,16 +115,8 @@ class Served:
             )
             for outcome in outcomes
         }
-        networks = []
-        for key, candidate, network in _trained(found):
-            wanted = {name for name, answer in answers.items() if candidate in answer.shares and key in ("", name)}
-            for state, names in network.distinct():
-                if serving := tuple(name for name in names if name in wanted):
-                    model = network.shape.build(network.tasks)
-                    model.load_state_dict(state)
-                    networks.append(ServedNetwork(model.eval(), network.shape, serving, candidate))
-        trees = {name: found.trees[name] for name, answer in answers.items() if "own_lightgbm" in answer.shares}
-        return cls(encoder, answers, tuple(networks), trees)
+        first, *others = (_serving(answers, part) for part in (found, *found.folds))
+        return cls(encoder, answers, first.networks, first.trees, tuple(others))
 
     def estimate(self, frame: pl.DataFrame, tasks: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Calibrated estimates of the asked-for tasks for every row of a table; only what they need is computed."""
@@ -111,20 +126,28 @@ class Served:
 
     def _estimate(self, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
         features = self.encoder.transform(frame)
+        parts = [self._raw(part, features, names) for part in (Fold(self.networks, self.trees), *self.folds)]
+        return {
+            name: self.answers[name].calibration.apply(np.mean([part[name] for part in parts], axis=0))
+            if len(parts) > 1
+            else self.answers[name].calibration.apply(parts[0][name])
+            for name in names
+        }
+
+    def _raw(self, part: Fold, features: Features, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """One fold's estimates before calibration."""
         found: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
         rows = TableRows(features, {}, {})
-        for network in self.networks:
+        for network in part.networks:
             if wanted := [name for name in network.answers if name in found]:
-                for name, part in estimate(network.model, rows, np.arange(frame.height), wanted).items():
-                    found[name][network.candidate] = part
-        if wanted := [name for name in self.trees if name in found]:
+                for name, values in estimate(network.model, rows, np.arange(len(features)), wanted).items():
+                    found[name][network.candidate] = values
+        if wanted := [name for name in part.trees if name in found]:
             matrix = join(features)
             threads = torch.get_num_threads()
             for name in wanted:
-                found[name]["own_lightgbm"] = self.trees[name].estimate(matrix, threads=threads)
-        return {
-            name: self.answers[name].calibration.apply(mixed(found[name], self.answers[name].shares)) for name in names
-        }
+                found[name]["own_lightgbm"] = part.trees[name].estimate(matrix, threads=threads)
+        return {name: mixed(found[name], self.answers[name].shares) for name in names}
 
     def names(self, tasks: Sequence[str] | None) -> list[str]:
         """The asked-for tasks, all of them for None, checked."""
@@ -136,23 +159,17 @@ class Served:
 
     def to_files(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The JSON part, for `run.json`, and the tensors, for `model.safetensors`."""
-        tensors: dict[str, Tensor] = {}
-        networks = []
-        for number, network in enumerate(self.networks):
-            networks.append(
-                {
-                    "shape": network.shape.to_dict(),
-                    "tasks": list(network.model.tasks),
-                    "answers": list(network.answers),
-                    "candidate": network.candidate,
-                }
-            )
-            tensors |= {f"network.{number}.{name}": value for name, value in network.model.state_dict().items()}
-        tensors |= {f"trees.{name}": as_tensor(trees.to_bytes()) for name, trees in self.trees.items()}
+        networks, tensors = _fold_files(Fold(self.networks, self.trees), "")
+        folds = []
+        for number, fold in enumerate(self.folds):
+            described, more = _fold_files(fold, f"fold.{number}.")
+            folds.append({"networks": described})
+            tensors |= more
         document = {
             "features": self.encoder.to_dict(),
             "tasks": [answer.task.to_dict() for answer in self.answers.values()],
             "networks": networks,
+            "folds": folds,
             "serving": {
                 name: {
                     "served_by": answer.served_by,
@@ -176,22 +193,68 @@ class Served:
             # Runs from before blends name no shares, and their networks no candidate: each answer had one model.
             shares = serving.get("shares", {serving["served_by"]: 1.0})
             answers[task.name] = Answer(task, serving["served_by"], shares, calibration, interval)
-        networks = []
-        for number, data in enumerate(document["networks"]):
-            shape = NetworkShape.from_dict(data["shape"])
-            model = shape.build([answers[name].task for name in data["tasks"]])
-            prefix = f"network.{number}."
-            model.load_state_dict(
-                {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-            )
-            candidate = data.get("candidate") or answers[data["answers"][0]].served_by
-            networks.append(ServedNetwork(model.eval(), shape, tuple(data["answers"]), candidate))
-        trees = {
-            name: Boosting.from_bytes(answer.task, tensors[f"trees.{name}"].numpy().tobytes())
-            for name, answer in answers.items()
-            if "own_lightgbm" in answer.shares
-        }
-        return cls(FeatureEncoder.from_dict(document["features"]), answers, tuple(networks), trees)
+        first = _fold_read(document["networks"], tensors, "", answers)
+        folds = [
+            _fold_read(data["networks"], tensors, f"fold.{number}.", answers)
+            for number, data in enumerate(document.get("folds", ()))
+        ]
+        encoder = FeatureEncoder.from_dict(document["features"])
+        return cls(encoder, answers, first.networks, first.trees, tuple(folds))
+
+
+def _serving(answers: Mapping[str, Answer], found: Candidates) -> Fold:
+    """What of the candidates of one cut of the rows serves some task."""
+    networks = []
+    for key, candidate, network in _trained(found):
+        wanted = {name for name, answer in answers.items() if candidate in answer.shares and key in ("", name)}
+        for state, names in network.distinct():
+            if serving := tuple(name for name in names if name in wanted):
+                model = network.shape.build(network.tasks)
+                model.load_state_dict(state)
+                networks.append(ServedNetwork(model.eval(), network.shape, serving, candidate))
+    trees = {name: found.trees[name] for name, answer in answers.items() if "own_lightgbm" in answer.shares}
+    return Fold(tuple(networks), trees)
+
+
+def _fold_files(fold: Fold, prefix: str) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """The networks as JSON data, and all tensors under names that begin with the prefix."""
+    tensors: dict[str, Tensor] = {}
+    networks = []
+    for number, network in enumerate(fold.networks):
+        networks.append(
+            {
+                "shape": network.shape.to_dict(),
+                "tasks": list(network.model.tasks),
+                "answers": list(network.answers),
+                "candidate": network.candidate,
+            }
+        )
+        state = network.model.state_dict()
+        tensors |= {f"{prefix}network.{number}.{name}": stored(value) for name, value in state.items()}
+    tensors |= {f"{prefix}trees.{name}": as_tensor(trees.to_bytes()) for name, trees in fold.trees.items()}
+    return networks, tensors
+
+
+def _fold_read(
+    described: Sequence[Mapping[str, Any]], tensors: Mapping[str, Tensor], prefix: str, answers: Mapping[str, Answer]
+) -> Fold:
+    """Reads what `_fold_files` gave."""
+    networks = []
+    for number, data in enumerate(described):
+        shape = NetworkShape.from_dict(data["shape"])
+        model = shape.build([answers[name].task for name in data["tasks"]])
+        start = f"{prefix}network.{number}."
+        model.load_state_dict(
+            {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        )
+        candidate = data.get("candidate") or answers[data["answers"][0]].served_by
+        networks.append(ServedNetwork(model.eval(), shape, tuple(data["answers"]), candidate))
+    trees = {
+        name: Boosting.from_bytes(answer.task, tensors[f"{prefix}trees.{name}"].numpy().tobytes())
+        for name, answer in answers.items()
+        if "own_lightgbm" in answer.shares
+    }
+    return Fold(tuple(networks), trees)
 
 
 def _trained(found: Candidates) -> list[tuple[str, str, TrainedNetwork]]:

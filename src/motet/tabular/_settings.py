@@ -31,7 +31,8 @@ class FitSettings:
         sharing_settings: settings of that architecture by name, such as {"num_experts": 4}; None for its defaults.
         deploy: `small` serves each target by one model, and all of them by one small network that was taught by the
             others where the guard finds that not worse; `best` by a blend of its candidates where that is proven
-            better, which keeps all of them in the artefact.
+            better, which keeps all of them in the artefact, and small tables by the mean over several cuts of their
+            rows.
     """
 
     balance: str = "uncertainty"

@@ -1,15 +1,16 @@
 """How good a served model is on each part of a table."""
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
 import polars as pl
 
 from motet._errors import RequestError, suggest
+from motet.tabular._dependence import row_errors
 from motet.tabular._effects import scores
-from motet.tabular._guard import FEWEST_ROWS
-from motet.tabular._labelled import Labelled
-from motet.tabular._served import Served
+from motet.tabular._guard import FEWEST_ROWS, draw_weights
+from motet.tabular._labelled import Labelled, Serving, interval_of
 
 FEW_VALUES = 12  # a number with more is cut into bins
 MOST_LEVELS = 20
@@ -20,7 +21,7 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def slice_scores(served: Served, labelled: Labelled, by: str, *, bins: int, resamples: int, seed: int) -> pl.DataFrame:
+def slice_scores(served: Serving, labelled: Labelled, by: str, *, bins: int, resamples: int, seed: int) -> pl.DataFrame:
     """The main metric of each target on each slice of the rows.
 
     A slice is a level of the column, the 20 most frequent ones and the others together, or a bin of a number or date
@@ -44,10 +45,18 @@ def slice_scores(served: Served, labelled: Labelled, by: str, *, bins: int, resa
         RequestError: the table has no such column, or it is nested.
     """
     codes, names = slices(labelled.frame, by, bins)
+    return scores_of_slices(served, labelled, codes, names, resamples=resamples, seed=seed)
+
+
+def scores_of_slices(
+    served: Serving, labelled: Labelled, codes: np.ndarray, names: Sequence[str], *, resamples: int, seed: int
+) -> pl.DataFrame:
+    """The same for slices that are given: the code (N,) of each row's, and their names."""
     answers = served.estimate(labelled.frame, list(labelled.tasks))
     rows = []
     for name, estimates in answers.items():
-        found = [_slice(labelled, name, estimates, codes == code, resamples, seed) for code in range(len(names))]
+        sliced = _Sliced(labelled, name, estimates, resamples, seed)
+        found = [sliced.score(codes == code) for code in range(len(names))]
         level = NormalDist().inv_cdf(1.0 - 0.05 / max(1, sum(np.isfinite(one[4]) for one in found)))
         gaps = [one[4] if one[0] >= FEWEST_ROWS and np.isfinite(one[4]) else -np.inf for one in found]
         place = int(np.argmax(gaps)) if len(gaps) > 1 and max(gaps) > 0 else -1
@@ -57,22 +66,27 @@ def slice_scores(served: Served, labelled: Labelled, by: str, *, bins: int, resa
     return pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _slice(
-    labelled: Labelled, name: str, estimates: np.ndarray, inside: np.ndarray, resamples: int, seed: int
-) -> tuple[int, float, float, float, float, float]:
-    """Rows, score, the ends of its interval, how much worse it is than the others, and the deviation of that."""
-    task, targets = labelled.tasks[name], labelled.targets[name]
-    places = np.flatnonzero(labelled.present[name])
-    weights = labelled.weights(places, resamples=resamples, seed=seed)
-    ours, theirs = (
-        scores(task, estimates[places[mask]], targets[places[mask]], weights[:, mask])
-        for mask in (inside[places], ~inside[places])
-    )
-    rows = places[inside[places]]
-    worse = (theirs - ours) * (1.0 if task.higher_is_better else -1.0)
-    known = worse[1:][np.isfinite(worse[1:])]
-    spread = float(known.std()) if len(known) > 1 else np.nan
-    return len(rows), float(ours[0]), *labelled.interval(ours[1:], rows), float(worse[0]), spread
+class _Sliced:
+    """One target's labelled rows, and their resamples; rows of a series are drawn in blocks."""
+
+    def __init__(self, labelled: Labelled, name: str, estimates: np.ndarray, resamples: int, seed: int) -> None:
+        self.task, self.places = labelled.tasks[name], np.flatnonzero(labelled.present[name])
+        self.targets, self.estimates = labelled.targets[name][self.places], estimates[self.places]
+        self.together = labelled.together(self.places, row_errors(self.task, self.estimates, self.targets))
+        self.weights = draw_weights(len(self.places), resamples=resamples, seed=seed, groups=self.together)
+
+    def score(self, chosen: np.ndarray) -> tuple[int, float, float, float, float, float]:
+        """Rows, score, the ends of its interval, how much worse it is than the others, and the deviation of that."""
+        inside = chosen[self.places]
+        ours, theirs = (
+            scores(self.task, self.estimates[mask], self.targets[mask], self.weights[:, mask])
+            for mask in (inside, ~inside)
+        )
+        worse = (theirs - ours) * (1.0 if self.task.higher_is_better else -1.0)
+        known = worse[1:][np.isfinite(worse[1:])]
+        spread = float(known.std()) if len(known) > 1 else np.nan
+        rows, together = int(inside.sum()), None if self.together is None else self.together[inside]
+        return rows, float(ours[0]), *interval_of(ours[1:], rows, together), float(worse[0]), spread
 
 
 def slices(frame: pl.DataFrame, by: str, bins: int) -> tuple[np.ndarray, list[str]]:

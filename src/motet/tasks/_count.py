@@ -11,7 +11,7 @@ from motet._errors import RequestError, suggest
 from motet.tasks import _metrics
 from motet.tasks._labels import check_any, check_varies, label_numbers
 from motet.tasks._links import at_least_float32
-from motet.tasks._regression import check_scale
+from motet.tasks._standardised import check_scale
 from motet.tasks._task import Task
 
 _FAMILIES = ("poisson", "negative_binomial")

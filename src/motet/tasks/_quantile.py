@@ -1,7 +1,7 @@
 """A number to predict, by a range."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,14 +10,12 @@ from torch.nn.functional import softplus
 
 from motet._errors import RequestError
 from motet.tasks import _metrics
-from motet.tasks._labels import center_and_scale, check_any, label_numbers
 from motet.tasks._links import at_least_float32, inverse_softplus
-from motet.tasks._regression import check_scale
-from motet.tasks._task import Task
+from motet.tasks._standardised import Standardised
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantile(Task):
+class Quantile(Standardised):
     """A number, predicted by several of its quantiles, in its own unit.
 
     For the mean alone take `Regression`. The head gives the level nearest one half as it is and the steps to the
@@ -27,10 +25,10 @@ class Quantile(Task):
     Args:
         name: the task's name.
         columns: the column of the label; `(name,)` when empty.
-        levels: rising levels between zero and one.
         unit: the label's unit, for reports.
         center: what is subtracted from the label; learned by `fit` (the mean) when None.
         scale: what the label is divided by, positive; learned by `fit` (the standard deviation) when None.
+        levels: rising levels between zero and one.
 
     Example:
         >>> import numpy as np
@@ -40,17 +38,12 @@ class Quantile(Task):
     """
 
     levels: tuple[float, ...] = (0.1, 0.5, 0.9)
-    unit: str = ""
-    center: float | None = None
-    scale: float | None = None
 
     kind: ClassVar[str] = "quantile"
     metric: ClassVar[str] = "pinball"
-    higher_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_scale(self.name, self.scale)
         rising = all(low < high for low, high in zip(self.levels, self.levels[1:], strict=False))
         if not self.levels or not rising or not (self.levels[0] > 0 and self.levels[-1] < 1):
             message = (
@@ -68,34 +61,16 @@ class Quantile(Task):
     def num_outputs(self) -> int:
         return len(self.levels)
 
-    @property
-    def is_fitted(self) -> bool:
-        return self.center is not None and self.scale is not None
-
-    def fit(self, values: np.ndarray, present: np.ndarray) -> Self:
-        labels, known = label_numbers(self.name, values, present)
-        check_any(self.name, known)
-        center, scale = center_and_scale(self.name, labels[known])
-        return replace(
-            self,
-            center=center if self.center is None else self.center,
-            scale=scale if self.scale is None else self.scale,
-        )
-
-    def encode(self, values: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        labels, known = label_numbers(self.name, values, present)
-        return labels.astype(np.float32), known
-
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         self.check_shapes(outputs, targets)
         raw = at_least_float32(outputs)
-        center, scale = self._standard()
+        center, scale = self.standard()
         errors = ((targets.to(raw.dtype) - center) / scale)[:, None] - self._ordered(raw)
         level_Q = torch.tensor(self.levels, dtype=raw.dtype, device=raw.device)
         return torch.maximum(level_Q * errors, (level_Q - 1) * errors).mean(dim=1)
 
     def estimate(self, outputs: Tensor) -> Tensor:
-        center, scale = self._standard()
+        center, scale = self.standard()
         return self._ordered(at_least_float32(outputs)) * scale + center
 
     def read(self, estimates: np.ndarray) -> np.ndarray:
@@ -105,7 +80,7 @@ class Quantile(Task):
         return np.quantile(np.asarray(targets, dtype=np.float64), self.levels)[None]
 
     def initial_outputs(self, targets: np.ndarray) -> np.ndarray:
-        center, scale = self._standard()
+        center, scale = self.standard()
         standard = (self.baseline(targets)[0] - center) / scale
         # Quantiles of labels with many ties coincide; a step below 0.01 would start where a softplus has no slope.
         steps = inverse_softplus(np.maximum(np.diff(standard), 0.01))
@@ -124,10 +99,6 @@ class Quantile(Task):
             "coverage": float(_metrics.weighted_mean(inside)[0]),
             "crossing_rate": float(_metrics.weighted_mean(crossed)[0]),
         }
-
-    def _standard(self) -> tuple[float, float]:
-        self.check_fitted()
-        return self.center or 0.0, self.scale or 1.0
 
     def _ordered(self, raw: Tensor) -> Tensor:
         """Standardised quantiles (B, Q): one addition after another, since rounding keeps the order of such sums."""

@@ -36,7 +36,9 @@ def z(routed: Routed) -> Tensor:
 
 def mutual_information(routed: Routed) -> Tensor:
     """Minus the mutual information of task and expert, tasks taken as equally likely (Chen et al., Mod-Squad, 2023)."""
-    joint_OE = routed.probabilities.mean(dim=1) / routed.probabilities.shape[0]
+    means_OE = routed.probabilities.mean(dim=1)
+    means_OE = means_OE if routed.others is None else torch.cat([means_OE, routed.others])
+    joint_OE = means_OE / len(means_OE)
     apart_OE = joint_OE.sum(dim=1, keepdim=True) * joint_OE.sum(dim=0, keepdim=True)
     return -(joint_OE * ((joint_OE + SMALL) / (apart_OE + SMALL)).log()).sum()
 

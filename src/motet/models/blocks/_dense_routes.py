@@ -29,6 +29,10 @@ class SoftmaxRoute(Route):
         weights = self.masked(logits, outputs).softmax(dim=-1)
         return Routed(weights, weights, logits)
 
+    def fresh(self, num_outputs: int, num_experts: int) -> "SoftmaxRoute":
+        """A new softmax over all of that many experts, from a gate of the same sizes."""
+        return SoftmaxRoute(self.gate.fresh(num_outputs, num_experts))
+
 
 class SigmoidRoute(Route):
     """Independent yes and no for each expert: sigmoids, divided by their sum or as they are.

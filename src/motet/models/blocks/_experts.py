@@ -1,5 +1,6 @@
 """Experts: many small networks of one shape."""
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -65,6 +66,23 @@ class Experts(nn.Module):
         self.norms = nn.ModuleList(kind for kind in kinds if kind is not None)
         self.num_dressed = len(dressed)
         self.norm = norm
+
+    def only(self, chosen: Sequence[int]) -> "Experts":
+        """Copies of the chosen experts, by their numbers, and of no others."""
+        found = copy.deepcopy(self)
+        found.num_experts = len(chosen)
+        for module in found.modules():  # each of their tensors has the experts on its first axis
+            for name, tensor in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(tensor.detach()[list(chosen)], tensor.requires_grad))
+            for name, tensor in list(module.named_buffers(recurse=False)):
+                setattr(module, name, tensor[list(chosen)])
+        return found
+
+    def fresh(self, num_experts: int) -> "Experts":
+        """New experts of the same shape."""
+        dims = [layer.weight.shape[-1] for layer in self.layers if isinstance(layer, StackedLinear)]
+        last = self.num_dressed == len(dims)
+        return Experts(num_experts, self.inputs, dims, norm=self.norm, activation=self.activation, last=last)
 
     @property
     def by_rows(self) -> bool:

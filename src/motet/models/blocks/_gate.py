@@ -52,6 +52,7 @@ class Gate(nn.Module):
         self.reads = reads
         self.num_outputs = num_outputs
         self.num_experts = num_experts
+        self.inputs, self.hidden, self.bias = inputs, list(hidden), bias
         sizes = [inputs, *hidden, num_experts]
         pairs = [] if reads == "task" else list(pairwise(sizes))
         if reads == "input":
@@ -66,6 +67,10 @@ class Gate(nn.Module):
                 nn.init.uniform_(parameter, -spread, spread)
         elif self.table is not None:
             nn.init.normal_(self.table, std=0.02)
+
+    def fresh(self, num_outputs: int, num_experts: int) -> "Gate":
+        """A new gate of the same kind and sizes, for other outputs and experts."""
+        return Gate(num_outputs, num_experts, self.inputs, reads=self.reads, hidden=self.hidden, bias=self.bias)
 
     def forward(self, context: Tensor | None, outputs: Sequence[int] | None = None) -> Tensor:
         """Scores (O, B, E) from (B, inputs) or (O, B, inputs); (O, 1, E) from the task alone."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from motet._errors import RequestError
 from motet.models.blocks._auxiliary import AUXILIARY, check_auxiliary
 from motet.models.blocks._experts import Experts
 from motet.models.blocks._groups import gather, group
+from motet.models.blocks._joined import JoinedExperts
 from motet.models.blocks._routes import Route, Routed
 from motet.models.blocks._stacked import pick
 
+FORGET = 0.1  # what a pass counts in what an output is wont to read
 WORTH = 32_000_000  # multiplications that sorting rows by expert must save to be worth its fixed time
 
 
@@ -40,7 +43,7 @@ class Mix(nn.Module):
 
     def __init__(
         self,
-        experts: Experts,
+        experts: Experts | JoinedExperts,
         route: Route,
         *,
         source: Sequence[int] | None = None,
@@ -56,6 +59,9 @@ class Mix(nn.Module):
         self.auxiliary: dict[str, Tensor] = {}
         self.live: Tensor | None
         self.register_buffer("live", None if live is None or bool(live.all()) else live.bool(), persistent=False)
+        self.habits: Tensor | None
+        known = torch.full((route.num_outputs, route.num_experts), 1.0 / route.num_experts)
+        self.register_buffer("habits", known if "mutual_information" in self.scales else None, persistent=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # The last pass's losses hang on a graph, and a graph can be neither copied nor pickled.
@@ -81,7 +87,7 @@ class Mix(nn.Module):
         if context is None and self.route.reads_input:
             context = self._contexts(inputs, outputs, places)
         routed = self.route(context, outputs)
-        self._note(routed)
+        self._note(routed, outputs)
         if self.source is None and inputs.ndim == 3:
             return self._own_streams(inputs, routed, outputs)
         chosen = self.route.needs(outputs)
@@ -145,11 +151,25 @@ class Mix(nn.Module):
         joined = weights.expand(-1, inputs.shape[1], -1).flatten(0, 1).unsqueeze(0)
         return weigh(joined, values).view(*inputs.shape[:2], self.experts.width)
 
-    def _note(self, routed: Routed) -> None:
+    def _note(self, routed: Routed, outputs: Sequence[int] | None) -> None:
         if not torch.compiler.is_compiling():
             _check_finite(routed.weights)
         if self.training and self.scales:
+            routed = self._beside(routed, outputs)
             self.auxiliary = {name: scale * AUXILIARY[name](routed) for name, scale in self.scales.items()}
+
+    def _beside(self, routed: Routed, outputs: Sequence[int] | None) -> Routed:
+        """What the other outputs are wont to read, for where each task's rows come in batches of their own."""
+        if self.habits is None:
+            return routed
+        mine = list(range(self.route.num_outputs) if outputs is None else outputs)
+        rest = [output for output in range(self.route.num_outputs) if output not in mine]
+        others = self.habits[rest].to(routed.probabilities.dtype) if rest else None
+        now = routed.probabilities.detach().mean(dim=1).to(self.habits.dtype)
+        self.habits = self.habits.index_copy(
+            0, torch.tensor(mine, device=now.device), self.habits[mine].lerp(now, FORGET)
+        )
+        return replace(routed, others=others)
 
 
 class Levels(nn.Module):
@@ -184,7 +204,7 @@ def weigh(weights: Tensor, values: Tensor) -> Tensor:
     return torch.bmm(weights.transpose(0, 1), values.transpose(0, 1)).transpose(0, 1)
 
 
-def _check(experts: Experts, route: Route, source: Sequence[int] | None, live: Tensor | None) -> None:
+def _check(experts: Experts | JoinedExperts, route: Route, source: Sequence[int] | None, live: Tensor | None) -> None:
     found = f"{experts.num_experts} experts"
     if route.num_experts != experts.num_experts:
         message = f"{found} were given a route over {route.num_experts}; both need the same number. Build them alike."

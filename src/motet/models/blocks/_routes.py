@@ -22,6 +22,7 @@ class Routed:
         chosen: (O, B, k) their weights.
         load: (O, B, E) the probability that noise lets each expert be among the chosen, if there was noise.
         selectors: (O, B, k, E) each selector's choice, of a route that has some.
+        others: (O', E) mean probabilities of the outputs that are not in this pass, from the passes that they were in.
     """
 
     weights: Tensor
@@ -31,6 +32,7 @@ class Routed:
     chosen: Tensor | None = None
     load: Tensor | None = None
     selectors: Tensor | None = None
+    others: Tensor | None = None
 
 
 class Route(nn.Module, ABC):
@@ -70,6 +72,18 @@ class Route(nn.Module, ABC):
     @abstractmethod
     def forward(self, context: Tensor | None, outputs: Sequence[int] | None = None) -> Routed:
         """Weights from features (B, F), read for every output, or (O, B, F), of the asked-for outputs."""
+
+    def fresh(self, num_outputs: int, num_experts: int) -> "Route":
+        """A new route of the same kind over all of that many experts.
+
+        Raises:
+            RequestError: this kind of route stands for what it was given, and no other is like it.
+        """
+        message = (
+            f"A {type(self).__name__} for {num_outputs} more outputs and {num_experts} experts was to be made; it is "
+            "no choice among experts that a gate learns. Take an architecture with a softmax or a top-k route."
+        )
+        raise RequestError(message)
 
     def needs(self, outputs: Sequence[int] | None) -> list[int] | None:
         """The experts that the asked-for outputs may read; None for all."""

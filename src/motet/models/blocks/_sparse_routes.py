@@ -57,6 +57,11 @@ class TopKRoute(Route):
         weights = torch.zeros_like(probabilities).scatter(-1, index, chosen)
         return Routed(weights, probabilities, logits, index, chosen, load)
 
+    def fresh(self, num_outputs: int, num_experts: int) -> "TopKRoute":
+        """A new choice of k among all of that many experts, from a gate of the same sizes."""
+        gate = self.gate.fresh(num_outputs, num_experts)
+        return TopKRoute(gate, self.k, renormalise=self.renormalise, noise=self.noise)
+
 
 class DSelectRoute(Route):
     """Exactly k experts by a choice that is differentiable all the way: k selectors, each a product of soft bits.

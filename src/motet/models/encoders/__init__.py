@@ -2,12 +2,14 @@
 
 from motet.models.encoders._factorised_attention import FactorisedAttentionPooling
 from motet.models.encoders._layer_pooling import LayerPooling
+from motet.models.encoders._modalities import Modalities
 from motet.models.encoders._tabular import PiecewiseLinear, ResidualBlock, TabularEncoder, bin_edges
 from motet.models.encoders._tokens import TokenEncoder
 
 __all__ = [
     "FactorisedAttentionPooling",
     "LayerPooling",
+    "Modalities",
     "PiecewiseLinear",
     "ResidualBlock",
     "TabularEncoder",

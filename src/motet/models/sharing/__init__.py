@@ -1,6 +1,7 @@
 """Sharing modules: shared features (B, F) to one feature per task (T, B, F')."""
 
 from motet.models.sharing._adatt import AdaTT, AdaTTSp
+from motet.models.sharing._apem import APEM
 from motet.models.sharing._attention import TaskAttention
 from motet.models.sharing._bridged import Bridged
 from motet.models.sharing._cascaded import CascadedGroups
@@ -12,6 +13,7 @@ from motet.models.sharing._dtrn import DTRN
 from motet.models.sharing._ecmt import ECMT
 from motet.models.sharing._hard import HardSharing
 from motet.models.sharing._home import HoME
+from motet.models.sharing._m3net import M3Net
 from motet.models.sharing._mmoe import MMoE
 from motet.models.sharing._multitab_net import MultiTabNet
 from motet.models.sharing._nested import NestedExperts
@@ -24,6 +26,7 @@ from motet.models.sharing._task_gated import TaskGated
 from motet.models.sharing._task_indicator import TaskIndicator
 
 __all__ = [
+    "APEM",
     "CGC",
     "DTRN",
     "ECMT",
@@ -38,6 +41,7 @@ __all__ = [
     "DSelectK",
     "HardSharing",
     "HoME",
+    "M3Net",
     "MMoE",
     "MultiTabNet",
     "NestedExperts",

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from motet._errors import RequestError
 from motet.models.blocks import SqueezeExcitation, TokenAttention
+from motet.models.sharing._kinds import kinds_of, num_kinds
 from motet.models.sharing._sharing import Sharing
 
 
@@ -58,8 +59,10 @@ class DTRN(Sharing):
         expansion: float = 2.0,
         code: int = 16,
     ) -> None:
-        _check(kinds, num_blocks)
-        count = 1 if kinds is None else max(kinds) + 1
+        if num_blocks < 1:
+            message = f"{num_blocks} blocks were asked for; at least one is needed. Ask for one or more."
+            raise RequestError(message)
+        count = num_kinds(kinds)
         super().__init__(num_tasks, inputs=width, width=(1 + count) * width)
         self.num_kinds = count
         self.kinds = None if kinds is None else list(kinds)
@@ -109,29 +112,15 @@ class DTRN(Sharing):
 
     def _kinds_of(self, features: Tensor) -> list[int]:
         count = features.shape[1]
-        if self.kinds is not None and len(self.kinds) != count:
-            message = (
-                f"{count} tokens a row arrived; dtrn was built with the kinds of {len(self.kinds)}. Name the kind of "
-                "each token, or leave `kinds` out."
-            )
-            raise RequestError(message)
+        kinds = kinds_of(self.kinds, features, self.name)
         if self.target is not None and not 0 <= self.target < count:
             message = (
                 f"The token at place {self.target} was to ask; a row has {count} tokens, numbered from 0. Name one of "
                 "those, or leave `target` out."
             )
             raise RequestError(message)
-        return [0] * count if self.kinds is None else self.kinds
+        return kinds
 
 
 def _moved(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return functional.layer_norm(values, values.shape[-1:]) * (1.0 + scale) + shift
-
-
-def _check(kinds: Sequence[int] | None, num_blocks: int) -> None:
-    if num_blocks < 1:
-        message = f"{num_blocks} blocks were asked for; at least one is needed. Ask for one or more."
-        raise RequestError(message)
-    if kinds is not None and (not kinds or set(kinds) != set(range(len(set(kinds))))):
-        message = f"The kinds {list(kinds)} were given; they are numbered from 0 and none is left out. Number them so."
-        raise RequestError(message)

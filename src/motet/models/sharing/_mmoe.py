@@ -30,6 +30,7 @@ class MMoE(Sharing):
     """
 
     name: ClassVar[str] = "mmoe"
+    extends: ClassVar[bool] = True
 
     def __init__(
         self,

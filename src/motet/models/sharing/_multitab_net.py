@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from motet._errors import RequestError, suggest
+from motet.models.blocks import TokenBlock
 from motet.models.sharing._sharing import Sharing
-from motet.models.sharing._token_block import TokenBlock, may_read
 
 MASKS = ("none", "task-task", "feature-task", "both")
 TOKENS = ("task", "shared")
@@ -71,11 +71,6 @@ class MultiTabNet(Sharing):
             TokenBlock(width, num_heads=num_heads, hidden=hidden, dropout=dropout) for _ in range(num_blocks)
         )
 
-    def forward(self, features: Tensor, tasks: Sequence[int] | None = None) -> Tensor:
-        """Maps tokens (B, S, F), or features (B, F) as one token, to a feature for each asked-for task, (T, B, F)."""
-        wanted = self._checked(features, tasks)
-        return self.streams(features.unsqueeze(1) if features.ndim == 2 else features, wanted)
-
     def streams(self, features: Tensor, tasks: Sequence[int]) -> Tensor:
         """Maps tokens (B, S, F) to (T, B, F)."""
         asked = list(dict.fromkeys(tasks)) if self.num_task_tokens > 1 else [0]
@@ -86,7 +81,8 @@ class MultiTabNet(Sharing):
             rest = columns if number < len(after) - 1 else columns[:0]
             places = [before.index(task) for task in kept] + [len(before) + column for column in rest]
             allowed = self._allowed(kept, len(rest), before, len(columns), features.device)
-            values = block(values, None if len(places) == values.shape[1] else places, allowed)
+            queries, read = (values, None) if len(places) == values.shape[1] else (values[:, places], values)
+            values = block(queries, read, allowed)
             before = kept
         found = values.transpose(0, 1)
         return found[[asked.index(task) for task in tasks]] if len(asked) > 1 else found.expand(len(tasks), -1, -1)
@@ -110,6 +106,23 @@ class MultiTabNet(Sharing):
         return may_read(
             queries, keys, tasks_read_tasks=self.tasks_read_tasks, features_read_tasks=self.features_read_tasks
         )
+
+
+def may_read(queries: Tensor, keys: Tensor, *, tasks_read_tasks: bool, features_read_tasks: bool) -> Tensor:
+    """(Q, S) bool: which query token may read which token; a token always reads itself and every feature.
+
+    Args:
+        queries: (Q,) number of each query's task, -1 for a feature.
+        keys: (S,) the same of what is read.
+        tasks_read_tasks: whether a task's token reads the other tasks' tokens.
+        features_read_tasks: whether a feature's token reads the tasks' tokens.
+    """
+    asks, reads = queries[:, None] >= 0, keys[None, :] >= 0
+    others = asks & reads & (queries[:, None] != keys[None, :])
+    allowed = torch.ones_like(others)
+    if not tasks_read_tasks:
+        allowed = allowed & ~others
+    return allowed if features_read_tasks else allowed & ~(~asks & reads)
 
 
 def _check(mask: str, tokens: str, num_blocks: int) -> None:

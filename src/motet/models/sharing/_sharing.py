@@ -24,6 +24,7 @@ class Sharing(nn.Module, ABC):
 
     Attributes:
         reads: what it is made for: `features` of a row as a whole, or a row's `tokens`.
+        extends: whether routes are all that its tasks have of their own, so that tasks and experts can be added later.
         auxiliary: regularising losses of the last forward pass in training, scaled, by name.
 
     Raises:
@@ -32,6 +33,7 @@ class Sharing(nn.Module, ABC):
 
     name: ClassVar[str]
     reads: ClassVar[Literal["features", "tokens"]] = "features"
+    extends: ClassVar[bool] = False
 
     def __init__(self, num_tasks: int, *, inputs: int, width: int) -> None:
         super().__init__()

@@ -39,6 +39,7 @@ class TaskGated(Sharing):
     """
 
     name: ClassVar[str] = "task_gated"
+    extends: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -24,8 +24,8 @@ class TaskIndicator(Sharing):
     Cost: B · T · hidden · F multiplications, and B · F · (hidden + 2 · F / reduction) once.
 
     Source: after the abstract of APEM's pattern selector: a task-indicator vector selects patterns of shared
-        interactions. No equation or code could be read, so the form of the mask is ours; its set attention is an
-        encoder's.
+        interactions. No equation or code could be read, so the form of the mask is ours. `APEM` has it above set
+        attention over a row's fields.
     """
 
     name: ClassVar[str] = "task_indicator"

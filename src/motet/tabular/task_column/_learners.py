@@ -1,8 +1,9 @@
-"""What can learn rows that each belong to one task: two ways of boosting, and two networks."""
+"""What can learn all tasks of a task column together: two ways of boosting, and two networks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,10 +15,12 @@ from motet.models import MultiTaskModel
 from motet.tabular._network import NetworkShape, loop_for, shape_for, train_network
 from motet.tabular._prepared import Prepared, join
 from motet.tabular.boosting import RMTGB, TaskRows
+from motet.tabular.boosting._rows import codes_of
+from motet.tabular.task_column._gather import own_heads
 from motet.tabular.task_column._table import Encoded, TaskTable, without_column
 from motet.tasks import Task
 from motet.tasks import from_dict as task_from_dict
-from motet.train import Clock, estimate
+from motet.train import Clock, Emit, estimate
 
 MOST_HEADS = 200
 
@@ -31,18 +34,27 @@ class Budget:
         seed: of everything.
         threads: processor threads of the trees.
         max_epochs: of a network, or None to suit the table.
+        emit: takes the records of the log, or None.
+        checkpoint: what a network that was interrupted goes on from, or None.
     """
 
     clock: Clock
     seed: int
     threads: int
     max_epochs: int | None
+    emit: Emit | None = None
+    checkpoint: Path | None = None
 
 
 class Learner(ABC):
-    """A fitted model of all tasks."""
+    """A fitted model of all tasks.
+
+    Attributes:
+        passed: rows that went through it in training, each time counted.
+    """
 
     name: ClassVar[str]
+    passed: int = 0
 
     @classmethod
     @abstractmethod
@@ -80,10 +92,12 @@ class Robust(Learner):
             encoded = table.encoded.take(rows)
             num_categories = encoded.without.categories.shape[1]
             parts.append(TaskRows(join(encoded.without), encoded.owners, table.targets(rows), num_categories))
-        model, _ = RMTGB.fit(
+        model, passed = RMTGB.fit(
             table.task, *parts, seed=budget.seed, clock=budget.clock, threads=budget.threads, plans=cls.plans
         )
-        return cls(model)
+        found = cls(model)
+        found.passed = passed
+        return found
 
     def estimate(self, rows: Encoded) -> np.ndarray:
         return self.model.estimate(join(rows.without), rows.owners)
@@ -115,7 +129,7 @@ class Embedding(Learner):
 
     @classmethod
     def fit(cls, table: TaskTable, budget: Budget) -> Self:
-        return cls(*_trained(table.prepared, [table.task], budget))
+        return cls._trained(table.prepared, [table.task], budget)
 
     def estimate(self, rows: Encoded) -> np.ndarray:
         (name,) = self.model.tasks
@@ -132,6 +146,21 @@ class Embedding(Learner):
         model = shape.build([task_from_dict(data) for data in document["tasks"]])
         model.load_state_dict({name.removeprefix("network."): value for name, value in tensors.items()})
         return cls(model, shape)
+
+    @classmethod
+    def _trained(cls, prepared: Prepared, tasks: list[Task], budget: Budget) -> Self:
+        """A network at the best state of its tasks together."""
+        shape = shape_for(prepared)
+        trained = train_network(
+            prepared, tasks, shape=shape, balance="equal", clock=budget.clock, stage=cls.name,
+            settings=loop_for(len(prepared.split.train), max_epochs=budget.max_epochs, seed=budget.seed),
+            emit=budget.emit or (lambda _: None), device=torch.device("cpu"), checkpoint=budget.checkpoint,
+        )  # fmt: skip
+        model = shape.build(tasks)
+        model.load_state_dict(trained.trained.best.joint_state)
+        found = cls(model, shape)
+        found.passed = trained.trained.cost.rows
+        return found
 
 
 class Heads(Embedding):
@@ -152,40 +181,11 @@ class Heads(Embedding):
             table.prepared, tasks=tasks, encoder=without_column(table.prepared.encoder, table.column),
             features=table.encoded.without, rows=rows,
         )  # fmt: skip
-        return cls(*_trained(wide, tasks, budget))
+        return cls._trained(wide, tasks, budget)
 
     def estimate(self, rows: Encoded) -> np.ndarray:
-        known = [name for name in np.unique(rows.owners).tolist() if name in self.model.tasks]
-        table, found = TableRows(rows.without, {}, {}), None
-        for name in known:
-            found = self._answer(found, rows, table, np.flatnonzero(rows.owners == name), [name])
-        others = np.flatnonzero(~np.isin(rows.owners, known))
-        if len(others):
-            found = self._answer(found, rows, table, others, list(self.model.tasks))
-        return np.zeros(0) if found is None else found
-
-    def _answer(
-        self, found: np.ndarray | None, rows: Encoded, table: TableRows, places: np.ndarray, names: list[str]
-    ) -> np.ndarray:
-        """Fills some rows with the mean of some heads' estimates."""
-        answers = np.mean(list(estimate(self.model, table, places, names).values()), axis=0)
-        if found is None:
-            found = np.empty((len(rows.owners), *answers.shape[1:]))
-        found[places] = answers
-        return found
+        """Each row's by its own task's head; of an unknown task, the mean over all heads."""
+        return own_heads(self.model, rows.without, codes_of(rows.owners, list(self.model.tasks)))
 
 
 LEARNERS: dict[str, type[Learner]] = {kind.name: kind for kind in (Pooled, Robust, Embedding, Heads)}
-
-
-def _trained(prepared: Prepared, tasks: list[Task], budget: Budget) -> tuple[MultiTaskModel, NetworkShape]:
-    """A network at the best state of its tasks together."""
-    shape = shape_for(prepared)
-    trained = train_network(
-        prepared, tasks, shape=shape, balance="equal", clock=budget.clock, stage="task_column",
-        settings=loop_for(len(prepared.split.train), max_epochs=budget.max_epochs, seed=budget.seed),
-        emit=lambda _: None, device=torch.device("cpu"),
-    )  # fmt: skip
-    model = shape.build(tasks)
-    model.load_state_dict(trained.trained.best.joint_state)
-    return model, shape

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from motet._errors import RequestError, suggest
-from motet.data import FeatureEncoder, Features
+from motet.data import FeatureEncoder, Features, Schema
 from motet.tabular._prepared import Prepared, prepare
 from motet.tasks import Task
 
@@ -85,7 +85,7 @@ def owners_of(frame: pl.DataFrame, column: str) -> np.ndarray:
             raise RequestError(message + "names or whole numbers were expected. Convert it.")
         # A gap turns whole numbers into floats; 3 and 3.0 are one task.
         values = values.fill_nan(None).cast(pl.Int64)
-    return values.cast(pl.String).fill_null(NO_TASK).to_numpy().astype(str)
+    return values.cast(pl.String).replace("", None).fill_null(NO_TASK).to_numpy().astype(str)
 
 
 def read_task_table(
@@ -108,7 +108,7 @@ def read_task_table(
         message = f"'{column}' was given as the task column and as the target; one column cannot be both. Name another."
         raise RequestError(message)
     owners = owners_of(frame, column)
-    notes = _check(frame, owners, column)
+    notes = _check(owners, column)
     if split is None and split_column is None:
         frame = frame.with_columns(_parts(owners, seed))
         split, split_column = "given", SPLIT
@@ -120,9 +120,15 @@ def read_task_table(
         roles={column: "category", **roles},
         seed=seed,
     )
+    shown = tuple(found for found in prepared.schema.columns if found.name != SPLIT)
+    prepared = dataclasses.replace(prepared, schema=Schema(shown))
     encoder = without_column(prepared.encoder, column)
     encoded = Encoded(prepared.features, encoder.transform(frame), owners)
-    return TaskTable(prepared, prepared.tasks[0], column, encoded, notes)
+    table = TaskTable(prepared, prepared.tasks[0], column, encoded, notes)
+    if not len(table.labelled("train")):
+        message = f"Target '{table.task.name}' has no label in the train rows. Give rows with labels there."
+        raise RequestError(message)
+    return table
 
 
 def without_column(encoder: FeatureEncoder, column: str) -> FeatureEncoder:
@@ -131,7 +137,7 @@ def without_column(encoder: FeatureEncoder, column: str) -> FeatureEncoder:
     return dataclasses.replace(encoder, category_columns=kept)
 
 
-def _check(frame: pl.DataFrame, owners: np.ndarray, column: str) -> list[str]:
+def _check(owners: np.ndarray, column: str) -> list[str]:
     num_tasks = len(np.unique(owners))
     if num_tasks > 0.5 * len(owners):
         message = (
@@ -142,7 +148,7 @@ def _check(frame: pl.DataFrame, owners: np.ndarray, column: str) -> list[str]:
     notes = []
     if num_tasks == 1:
         notes.append(f"All rows have the one task '{owners[0]}' in '{column}', so there is nothing to share.")
-    if empty := int(frame.get_column(column).null_count()):
+    if empty := int((owners == NO_TASK).sum()):
         notes.append(f"{empty} rows have no '{column}'; together they are a task of their own.")
     return notes
 

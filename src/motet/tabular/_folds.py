@@ -1,0 +1,173 @@
+"""Folds of a small table: every row answers once as a row that was not learned, and what serves is the mean of all."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from motet.data import Split
+from motet.tabular._boosting import ways_for
+from motet.tabular._candidates import Candidates, Plan, train_candidates
+from motet.tabular._prepared import Prepared
+from motet.tabular._settings import LARGEST_SEED
+from motet.tabular._trials import Journal, Trials, tried
+from motet.train import Clock, Cost, Emit
+
+PIECES = 8  # of the train and stop rows; the choose rows are one more
+FEWEST_PIECES = 3
+MOST_ROWS = 20_000
+STRETCHES = 0.1  # changes between test rows and others, of those that chance makes: below, test rows are stretches
+COLUMNS = 0.7  # of which each tree of a further cut uses a part: trees that differ make the better mean
+LEAST_BATCH = 128  # rows of a step: many trainings are to fit into the time of one
+TRYING = 0.15  # of the time, to find the sharing architecture
+SECONDS_A_ROW = 5e-4  # that a training of all candidates needs to be worth its while, on one slow processor
+
+
+def train_folds(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> tuple[Prepared, Candidates]:
+    """Trains the candidates on several cuts of the same rows, where the table is small and there is time for it.
+
+    The first cut is the table's own split. In each further one a piece of the train and stop rows is left out, and the
+    choose rows end the training. So every row but the test rows has an estimate by candidates that did not learn it,
+    and there are ten times as many rows to choose on; what answers for new rows is the mean over the cuts. Where there
+    is time for that too, short trials decide before the first cut which sharing architecture the networks get.
+
+    Args:
+        prepared: the table.
+        plan: how the candidates are trained.
+        clock: the time for all of it.
+        emit: takes the records of the log; of further cuts it hears no more than that they begin.
+
+    Returns:
+        the table as whoever chooses sees it, and the candidates. Where there are no folds, the table as it came.
+
+    Cost: that of the candidates, once for each cut.
+
+    Source: out-of-fold estimates and bags of folds as in AutoGluon-Tabular (Erickson et al., 2020). Departures: rows
+        that end a training are not the ones that are answered for, which would flatter whatever stops the latest; and
+        where the test rows are stretches of the table, the pieces are.
+    """
+    num_pieces = _pieces(prepared, clock)
+    if num_pieces:
+        journal = Journal(None if plan.work is None else plan.work / "trials.jsonl")
+        ways = dict.fromkeys((task.name for task in prepared.tasks), ways_for(len(prepared.split.train)))
+        folded = replace(plan, own_networks=False, least_batch=LEAST_BATCH, ways=ways)
+        folded = Trials(prepared, folded, journal, emit).best(clock.part(TRYING))
+        begun = clock.elapsed
+        first = train_candidates(prepared, folded, clock=clock.part(1.0 / (num_pieces + 1)), emit=emit)
+        # A machine that other work slows down takes longer for what no clock ends, such as building a network.
+        num_pieces = min(num_pieces, _fitting(clock, clock.elapsed - begun))
+        if num_pieces >= FEWEST_PIECES:
+            return _whole(prepared, folded, journal, first, num_pieces, clock, emit)
+        plan = replace(plan, work=_folder(plan, "once"))
+    return prepared, train_candidates(prepared, plan, clock=clock, emit=emit)
+
+
+def _whole(
+    prepared: Prepared, plan: Plan, journal: Journal, first: Candidates, num_pieces: int, clock: Clock, emit: Emit
+) -> tuple[Prepared, Candidates]:
+    """The further cuts, and everything joined."""
+    splits = splits_of(prepared, num_pieces, seed=plan.seed)
+    found = [first]
+    for number, split in enumerate(splits[1:], 1):
+        text = f"Training again on other rows: cut {number + 1} of {len(splits)}"
+        emit({"event": "stage", "stage": f"fold-{number}", "text": text})
+        part, again = clock.part(1.0 / (len(splits) - number)), _again(plan, first, number)
+        found.append(train_candidates(replace(prepared, split=split), again, clock=part, emit=_silent))
+    whole = np.sort(np.concatenate([split.choose for split in splits]))
+    nobody = np.array([], dtype=np.int64)
+    told = Split(whole, nobody, whole, prepared.split.test, prepared.split.how)
+    joined = _joined(prepared, splits, found)
+    joined.trials = [*tried(journal, plan.sharing), *joined.trials]
+    return replace(prepared, split=told), joined
+
+
+def splits_of(prepared: Prepared, num_pieces: int, *, seed: int) -> list[Split]:
+    """The table's own split, and one for each piece of its train and stop rows; groups stay together."""
+    own = prepared.split
+    rows = np.sort(np.concatenate([own.train, own.stop]))
+    piece = _places(prepared, rows, num_pieces, seed)
+    parts = [(rows[piece != number], rows[piece == number]) for number in range(num_pieces)]
+    return [own, *(Split(train, own.choose, choose, own.test, own.how) for train, choose in parts)]
+
+
+def _pieces(prepared: Prepared, clock: Clock) -> int:
+    """How many pieces: none where the table is large, where time orders it, or where there is no time for three."""
+    own = prepared.split
+    num_rows = len(own.train) + len(own.stop)
+    if num_rows > MOST_ROWS or prepared.order is not None:
+        return 0
+    if prepared.groups is not None and len(np.unique(prepared.groups)) < 4 * PIECES:
+        return 0
+    within = int(min(PIECES, clock.left / (SECONDS_A_ROW * num_rows + 1.0) - 1.0))
+    return within if within >= FEWEST_PIECES else 0
+
+
+def _fitting(clock: Clock, seconds: float) -> int:
+    """How many more cuts like the one that took so many seconds there is time for, or nearly."""
+    return PIECES if clock.limit is None else int(1.25 * clock.left / max(seconds, 1e-9))
+
+
+def _places(prepared: Prepared, rows: np.ndarray, num_pieces: int, seed: int) -> np.ndarray:
+    """The piece of each row: by chance, by groups in a random order, or by stretches where the test rows are some."""
+    draw = np.random.default_rng([seed, 13])
+    if prepared.groups is None:
+        places = np.arange(len(rows)) if _tests_stretches(prepared) else draw.permutation(len(rows))
+        return places * num_pieces // len(rows)
+    _, codes = np.unique(prepared.groups[rows], return_inverse=True)
+    order = draw.permutation(codes.max() + 1)
+    sizes = np.bincount(codes)
+    before = np.empty(len(sizes), dtype=np.int64)
+    before[order] = np.cumsum(sizes[order]) - sizes[order]  # rows of the groups that come earlier
+    return (before * num_pieces // len(rows))[codes]
+
+
+def _tests_stretches(prepared: Prepared) -> bool:
+    """Whether the test rows follow each other in the table, as a later period's do, in the place of being scattered."""
+    tested = np.zeros(len(prepared.features), dtype=bool)
+    tested[prepared.split.test] = True
+    by_chance = 2 * tested.mean() * (1 - tested.mean()) * len(tested)  # how often the next row is of the other sort
+    return bool(np.count_nonzero(tested[1:] != tested[:-1]) < STRETCHES * by_chance)
+
+
+def _again(plan: Plan, first: Candidates, number: int) -> Plan:
+    """The plan of a further cut: other seed and folder, and what grew best in the first, on part of the columns."""
+    seed = (plan.seed + 1000 * number) % (LARGEST_SEED + 1)
+    ways = {name: (replace(way, columns=min(way.columns, COLUMNS)),) for name, way in first.ways.items()}
+    return replace(plan, work=_folder(plan, f"fold-{number}"), seed=seed, ways=ways)
+
+
+def _folder(plan: Plan, name: str) -> Path | None:
+    """A folder for checkpoints of its own, or None where none are kept."""
+    if plan.work is None:
+        return None
+    (plan.work / name).mkdir(exist_ok=True)
+    return plan.work / name
+
+
+def _joined(prepared: Prepared, splits: Sequence[Split], found: Sequence[Candidates]) -> Candidates:
+    """Each row's estimate by the cut that left it out, and the mean over the cuts for the test rows."""
+    chosen = np.concatenate([split.choose for split in splits])
+    order = np.argsort(chosen)
+    first = found[0]
+    joined = Candidates(
+        np.concatenate([chosen[order], prepared.split.test]), networks=first.networks, trees=first.trees,
+        ways=first.ways, trials=first.trials, notes=list(first.notes), folds=tuple(found[1:]),
+    )  # fmt: skip
+    for name, by_task in first.estimates.items():
+        joined.estimates[name] = {}
+        for task in by_task:
+            parts = [one.estimates[name][task] for one in found]
+            left_out = [part[: len(split.choose)] for part, split in zip(parts, splits, strict=True)]
+            tested = [part[len(split.choose) :] for part, split in zip(parts, splits, strict=True)]
+            joined.estimates[name][task] = np.concatenate([np.concatenate(left_out)[order], np.mean(tested, axis=0)])
+    joined.costs = {name: sum((one.costs[name] for one in found), Cost()) for name in first.costs}
+    joined.notes.append(
+        f"Every candidate was trained on {len(splits)} cuts of the rows. Each row was judged by what had not learned "
+        "it, and what serves is the mean over the cuts."
+    )
+    return joined
+
+
+def _silent(_: object) -> None:
+    """Takes a record and says nothing."""
