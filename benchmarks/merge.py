@@ -1,6 +1,6 @@
 """Merging 8 experts of 109.5 million float32 numbers: time, memory and numbers, beside mergekit and FusionBench.
 
-python benchmarks/merge.py --peers DIR --out benchmarks/results/merge.json
+python benchmarks/merge.py --peers DIR --out benchmarks/results/merge_peers.json
 
 The peers want other versions of common packages than motet does: install them, and what they import, with
 `pip install --no-deps --target DIR`. Each contender is a process of its own, from its start to the written file;
