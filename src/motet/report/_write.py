@@ -15,6 +15,7 @@ from motet.report._read import Run, read_run
 from motet.report._results import Result, read_results
 from motet.report._slices_section import slices_section
 from motet.report._style import page
+from motet.report._trials_section import trials_section
 from motet.report._verdict import Verdict, judge
 from motet.train import replacing
 
@@ -29,6 +30,7 @@ _CONTENTS = {
     "conflicts": "Conflicts",
     "layers": "Layers",
     "schema": "Schema",
+    "trials": "Trials",
     "cost": "Cost",
     "notes": "Notes",
 }
@@ -73,6 +75,7 @@ def _sections(run: Run, results: Sequence[Result]) -> dict[str, Html | None]:
         "conflicts": conflict_section(run, results),
         "layers": layers_section(run, results),
         "schema": schema_section(run),
+        "trials": trials_section(run),
         "cost": cost_section(run, results),
         "notes": notes_section(run),
     }
