@@ -14,7 +14,7 @@ def test_trials_stand_with_score_and_cost(build, metrics):
             "score": 34.5,
             "seconds": 150,
             "kept": True,
-        },  # fmt: skip
+        },
     ]
     html = write_report(build()).read_text(encoding="utf-8")
     section = html.partition('id="trials"')[2].partition("</section>")[0]
