@@ -33,6 +33,7 @@ def test_rows_for_the_terminal(metrics):
         ({"guard": None}, "not compared"),
         ({"motet": None}, "no score on test rows"),
         ({"served_by": "own_lightgbm", "guard": {"verdict": "not proven"}}, "sharing is not proven harmless"),
+        ({"served_by": "distilled", "guard": {"verdict": "worse"}}, ""),
     ],
 )
 def test_notes(changes, note):

@@ -50,6 +50,6 @@ def _note(result: Result) -> str:
         notes.append("worse than its own model")
     if is_uncompared(result):
         notes.append("not compared")
-    if result.guard and not result.is_shared and result.guard.verdict in ("worse", "not proven"):
+    if result.guard and result.served_by.startswith("own_") and result.guard.verdict in ("worse", "not proven"):
         notes.append("sharing is worse" if result.guard.verdict == "worse" else "sharing is not proven harmless")
     return ", ".join(notes)

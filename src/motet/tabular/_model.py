@@ -1,6 +1,5 @@
 """`TabularModel`: one estimator for one table with several targets."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -10,21 +9,21 @@ import polars as pl
 import torch
 
 from motet import __version__
-from motet._errors import MissingExtraError, MotetError, RequestError, RunError
+from motet._errors import MissingExtraError, RequestError, RunError
 from motet.data import read_table
 from motet.tabular._candidates import Candidates, Plan, train_candidates
-from motet.tabular._dependence import row_errors
 from motet.tabular._distil import artefact_bytes, distil
 from motet.tabular._document import request_document, run_document
 from motet.tabular._effects import feature_effects
+from motet.tabular._evaluate import evaluated
 from motet.tabular._folds import train_folds
-from motet.tabular._guard import draw_weights
 from motet.tabular._judge import Judge, Rules
-from motet.tabular._labelled import Labelled, Serving, interval_of
+from motet.tabular._labelled import Labelled
 from motet.tabular._log import RunLog, read_log, write_log
 from motet.tabular._notes import notes_on
 from motet.tabular._outcome import measure, metrics_document, plain
 from motet.tabular._prepared import Prepared, prepare
+from motet.tabular._recorded import recorded
 from motet.tabular._removal import check_effects
 from motet.tabular._served import Served
 from motet.tabular._settings import LARGEST_SEED, FitSettings, checked
@@ -36,7 +35,6 @@ from motet.train import (
     Clock,
     Display,
     RunDirectory,
-    Silent,
     read_json,
     read_tensors,
     write_json,
@@ -131,15 +129,8 @@ class TabularModel:
             table, frame, self.targets, settings, seed=self.seed, time_limit=self.time_limit, split=self.split,
             split_column=self.split_column, roles=self.roles or {},
         )  # fmt: skip
-        run = None if out is None else RunDirectory.create(out, request, resume=resume)
-        log = RunLog(display or Silent(), None if run is None else run.path / "log.jsonl", clock)
-        try:
+        with recorded(out, request, clock, display, resume=resume) as (run, log):
             self._fit(frame, request, settings, clock, log, run, on_prepared)
-        except MotetError:
-            forget_if_empty(run)
-            raise
-        finally:
-            log.close()
         return self
 
     def _fit(
@@ -405,26 +396,6 @@ def load(path: str | Path) -> TabularModel:
     log = run.path / "log.jsonl"
     model.log_ = read_log(log) if log.is_file() else []
     return model
-
-
-def forget_if_empty(run: RunDirectory | None) -> None:
-    """Takes a run directory away again in which no work has been done, so that a corrected request can use it."""
-    if run is not None and run.work.is_dir() and not any(run.work.iterdir()):
-        shutil.rmtree(run.path, ignore_errors=True)
-
-
-def evaluated(served: Serving, labelled: Labelled, *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Every metric of each target on labelled rows, and the main metric's interval; rows of a series in blocks."""
-    scores = {}
-    for name, estimates in served.estimate(labelled.frame, list(labelled.tasks)).items():
-        rows, task = np.flatnonzero(labelled.present[name]), labelled.tasks[name]
-        found, targets = estimates[rows], labelled.targets[name][rows]
-        values = task.metrics(found, targets) if len(rows) else {}
-        together = labelled.together(rows, row_errors(task, found, targets))
-        weights = draw_weights(len(rows), resamples=resamples, seed=seed, groups=together)
-        ci95 = interval_of(task.score(found, targets, weights), len(rows), together) if len(rows) else (None, None)
-        scores[name] = {"rows": len(rows), "metric": task.metric, "metrics": values, "ci95": ci95}
-    return scores
 
 
 def _train_once(prepared: Prepared, plan: Plan, *, clock: Clock, emit: RunLog) -> tuple[Prepared, Candidates]:

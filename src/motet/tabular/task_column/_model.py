@@ -10,15 +10,16 @@ import polars as pl
 import torch
 
 from motet import __version__
-from motet._errors import MissingExtraError, MotetError, RequestError, RunError, suggest
+from motet._errors import MissingExtraError, RequestError, RunError, suggest
 from motet.data import read_table
 from motet.tabular._document import request_document, run_document
 from motet.tabular._effects import feature_effects
+from motet.tabular._evaluate import evaluated
 from motet.tabular._labelled import Labelled
 from motet.tabular._log import RunLog, read_log, write_log
-from motet.tabular._model import evaluated, forget_if_empty
 from motet.tabular._outcome import plain
 from motet.tabular._prepared import Prepared
+from motet.tabular._recorded import recorded
 from motet.tabular._removal import check_effects
 from motet.tabular._settings import LARGEST_SEED, FitSettings, checked
 from motet.tabular._slices import scores_of_slices, slice_scores
@@ -38,7 +39,6 @@ from motet.train import (
     Clock,
     Display,
     RunDirectory,
-    Silent,
     read_json,
     read_tensors,
     write_json,
@@ -141,15 +141,8 @@ class TaskColumnModel:
             split_column=self.split_column, roles=self.roles or {}, task_column=self.task_column,
             learners=self.learners,
         )  # fmt: skip
-        run = None if out is None else RunDirectory.create(out, request, resume=resume)
-        log = RunLog(display or Silent(), None if run is None else run.path / "log.jsonl", clock)
-        try:
+        with recorded(out, request, clock, display, resume=resume) as (run, log):
             self._fit(frame, request, clock, log, run, on_prepared)
-        except MotetError:
-            forget_if_empty(run)
-            raise
-        finally:
-            log.close()
         return self
 
     def _fit(
