@@ -35,6 +35,8 @@ def test_a_gain_is_the_mean_of_the_tasks_relative_differences():
     cells = [cell("single", 0, 0.5, 0.8), cell("m", 0, 0.6, 0.6)]
     assert Gains(cells, MORE).by_seed("p", "m")[0] == pytest.approx(100 * (0.2 - 0.25) / 2)
     assert Gains(cells, LESS).by_seed("p", "m")[0] == pytest.approx(-100 * (0.2 - 0.25) / 2)
+    mixed = {"p": {"higher_is_better": {"t0": True, "t1": False}}}
+    assert Gains(cells, mixed).by_seed("p", "m")[0] == pytest.approx(100 * (0.2 + 0.25) / 2)
     assert Gains(cells, MORE).gain("p", "single").mean == 0.0
 
 

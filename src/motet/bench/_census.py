@@ -35,7 +35,7 @@ def census(data: Path | None, seed: int) -> Problem:
         income, married = pl.col("income_50k") == "50000+.", pl.col("marital_stat") == "Never married"
         parts.append(frame.with_columns(income_50k=income, never_married=married).drop(UNUSED))
     tasks = [Binary("income_50k"), Binary("never_married")]
-    return table_problem("census", parts[0], parts[1], tasks, SCHEDULE, "roc_auc")
+    return table_problem("census", parts[0], parts[1], tasks, SCHEDULE)
 
 
 def _read(path: Path) -> pl.DataFrame:

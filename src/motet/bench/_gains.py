@@ -75,8 +75,9 @@ class Gains:
         for seed in self.seeds:
             own, single = self._scores(problem, method, seed), self._scores(problem, SINGLE, seed)
             if own and single:
-                sign = 1.0 if self.problems[problem]["higher_is_better"] else -1.0
-                ratios = [sign * (own[task] - score) / abs(score) for task, score in single.items()]
+                ratios = [
+                    self._sign(problem, task) * (own[task] - score) / abs(score) for task, score in single.items()
+                ]
                 gain = 100.0 * math.fsum(ratios) / len(ratios)
                 if math.isfinite(gain):
                     gains[seed] = gain
@@ -116,6 +117,10 @@ class Gains:
         """What went wrong, a line for each seed without a score."""
         cells = [cell for seed in self.seeds if (cell := self.cells.get((problem, method, seed)))]
         return [f"seed {cell['seed']}: {cell['status']}: {cell['error']}" for cell in cells if cell["status"] != "done"]
+
+    def _sign(self, problem: str, task: str) -> float:
+        more = self.problems[problem]["higher_is_better"]
+        return 1.0 if (more if isinstance(more, bool) else more[task]) else -1.0
 
     def _scores(self, problem: str, method: str, seed: int) -> dict[str, float]:
         cell = self.cells.get((problem, method, seed))

@@ -19,4 +19,4 @@ def multitab_bench(data: Path | None, seed: int) -> Problem:  # noqa: ARG001 -- 
     learned = pl.col("split") == "train"
     train, test = frame.filter(learned).drop("split"), frame.filter(~learned).drop("split")
     tasks = [Regression(name) for name in SETTINGS.names]
-    return table_problem("multitab-bench", train, test, tasks, SCHEDULE, "rmse")
+    return table_problem("multitab-bench", train, test, tasks, SCHEDULE)

@@ -14,15 +14,17 @@ from motet.tasks import Task
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows in memory, with a label of every task.
+    """Rows in memory, with their labels.
 
     Args:
         inputs: what the encoder reads, (N, ...) by name.
         targets: by task, as `Task.encode` gives them.
+        present: by task, (N,) bool, true where a row has its label; None where every row has every label.
     """
 
     inputs: dict[str, Tensor]
     targets: dict[str, Tensor]
+    present: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:
         """How many rows."""
@@ -30,8 +32,13 @@ class Rows:
 
     def take(self, places: Tensor) -> "Rows":
         """The rows at (n,) int64 places."""
-        parts = (self.inputs, self.targets)
-        return Rows(*({name: tensor.index_select(0, places) for name, tensor in part.items()} for part in parts))
+        parts = (self.inputs, self.targets, self.present)
+        taken = (part and {name: tensor.index_select(0, places) for name, tensor in part.items()} for part in parts)
+        return Rows(*taken)
+
+    def known(self, task: str) -> Tensor:
+        """Which rows have the task's label, (N,) bool."""
+        return torch.ones(len(self), dtype=torch.bool) if self.present is None else self.present[task]
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,8 @@ class Problem:
     Args:
         name: what selects it.
         tasks: fitted tasks.
-        metric: the measure of every task, one of `Task.metrics`.
-        higher_is_better: of that measure.
+        metric: the measure of every task, one of `Task.metrics`; by task where they differ.
+        higher_is_better: of that measure; by task where they differ.
         train: rows to learn from.
         test: rows to measure on.
         build: a network for some of the tasks, from the global random state.
@@ -79,8 +86,8 @@ class Problem:
 
     name: str
     tasks: tuple[Task, ...]
-    metric: str
-    higher_is_better: bool
+    metric: str | dict[str, str]
+    higher_is_better: bool | dict[str, bool]
     train: Rows
     test: Rows
     build: Callable[[Sequence[Task]], MultiTaskModel]
@@ -101,7 +108,7 @@ class Problem:
         digest = hashlib.blake2b(digest_size=16)
         digest.update(repr((self.sizes(), self.tasks)).encode())
         for rows in (self.train, self.test):
-            for part in (rows.inputs, rows.targets):
+            for part in (rows.inputs, rows.targets, rows.present or {}):
                 for name, tensor in part.items():
                     digest.update(name.encode())
                     digest.update(tensor.numpy().tobytes())

@@ -21,4 +21,4 @@ def rf1(data: Path | None, seed: int) -> Problem:  # noqa: ARG001 -- all rows ar
     ]
     targets = [name for name in parts[0].columns if "_48H" in name]
     known = [part.drop_nulls(targets) for part in parts]
-    return table_problem("rf1", known[0], known[1], [Regression(name) for name in targets], SCHEDULE, "rmse")
+    return table_problem("rf1", known[0], known[1], [Regression(name) for name in targets], SCHEDULE)

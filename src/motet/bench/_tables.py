@@ -60,26 +60,38 @@ class TableSource:
 
 
 def table_problem(
-    name: str, train: pl.DataFrame, test: pl.DataFrame, tasks: Sequence[Task], schedule: Schedule, metric: str
+    name: str, train: pl.DataFrame, test: pl.DataFrame, tasks: Sequence[Task], schedule: Schedule
 ) -> Problem:
-    """Encodes a table, fitted on its training rows, for a small residual network with a head for each target."""
+    """Encodes a table, fitted on its training rows, for a small residual network with a head for each target.
+
+    Each target is measured by the main metric of its kind.
+    """
     frame, rows = pl.concat([train, test]), np.arange(train.height)
     schema = infer_schema(frame, tasks, rows=rows)
     encoder = FeatureEncoder.fit(frame, schema, rows)
     fitted = fit_tasks(frame, tasks, rows)
     parts = []
     for part in (train, test):
-        features, (targets, _) = encoder.transform(part), encode_targets(part, fitted)
+        features, (targets, present) = encoder.transform(part), encode_targets(part, fitted)
         inputs = {"numbers": features.numbers, "categories": features.categories.astype(np.int64)}
-        parts.append(Rows(*({key: torch.from_numpy(value) for key, value in d.items()} for d in (inputs, targets))))
+        held = [{key: torch.from_numpy(value) for key, value in d.items()} for d in (inputs, targets, present)]
+        every = all(bool(value.all()) for value in held[2].values())
+        parts.append(Rows(*(held[:2] if every else held)))
     edges = bin_edges(parts[0].inputs["numbers"].numpy(), num_bins=16)
-    starts = {task.name: torch.from_numpy(task.initial_outputs(parts[0].targets[task.name].numpy())) for task in fitted}
+    starts = {task.name: torch.from_numpy(task.initial_outputs(_known(parts[0], task).numpy())) for task in fitted}
+    metrics, more = {t.name: t.metric for t in fitted}, {t.name: t.higher_is_better for t in fitted}
+    alike = len(set(metrics.values())) == 1
     about = f"{train.height} rows to learn from and {test.height} to measure on; a residual network of width {WIDTH}"
     return Problem(
-        name=name, tasks=tuple(fitted), metric=metric, higher_is_better=metric != "rmse", train=parts[0], test=parts[1],
+        name=name, tasks=tuple(fitted), metric=fitted[0].metric if alike else metrics,
+        higher_is_better=fitted[0].higher_is_better if alike else more, train=parts[0], test=parts[1],
         build=functools.partial(_network, edges, tuple(encoder.category_sizes), starts), schedule=schedule, about=about,
         tokens=functools.partial(TokenEncoder, edges, tuple(encoder.category_sizes), width=TOKEN_WIDTH),
     )  # fmt: skip
+
+
+def _known(rows: Rows, task: Task) -> Tensor:
+    return rows.targets[task.name][rows.known(task.name)]
 
 
 def _network(

@@ -20,4 +20,4 @@ def yeast(data: Path | None, seed: int) -> Problem:
     frame = frame.with_columns(pl.col(labels).cast(pl.String).str.to_lowercase().is_in(["1", "1.0", "true"]))
     order = np.random.default_rng(seed).permutation(frame.height)
     train, test = frame[np.sort(order[TEST_ROWS:])], frame[np.sort(order[:TEST_ROWS])]
-    return table_problem("yeast", train, test, [Binary(name) for name in labels], SCHEDULE, "roc_auc")
+    return table_problem("yeast", train, test, [Binary(name) for name in labels], SCHEDULE)
