@@ -1,4 +1,4 @@
-"""Departures from New York in 2013: three delays and times, two yes/no answers and a class, most with missing labels."""
+"""Departures from New York in 2013: three delays and times, two yes/no answers and a class; labels are missing."""
 
 from pathlib import Path
 

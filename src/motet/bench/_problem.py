@@ -32,13 +32,16 @@ class Rows:
 
     def take(self, places: Tensor) -> "Rows":
         """The rows at (n,) int64 places."""
-        parts = (self.inputs, self.targets, self.present)
-        taken = (part and {name: tensor.index_select(0, places) for name, tensor in part.items()} for part in parts)
-        return Rows(*taken)
+        present = None if self.present is None else _taken(self.present, places)
+        return Rows(_taken(self.inputs, places), _taken(self.targets, places), present)
 
     def known(self, task: str) -> Tensor:
         """Which rows have the task's label, (N,) bool."""
         return torch.ones(len(self), dtype=torch.bool) if self.present is None else self.present[task]
+
+
+def _taken(part: dict[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    return {name: tensor.index_select(0, places) for name, tensor in part.items()}
 
 
 @dataclass(frozen=True)
