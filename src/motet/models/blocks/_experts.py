@@ -102,7 +102,9 @@ class Experts(nn.Module):
             values = apply(layer, values)
             if number < self.num_dressed:
                 values = apply(self.norms[number], values) if len(self.norms) else values
-                values = ACTIVATIONS[self.activation](values)
+                # In place on a product that nothing else holds: large stacks are bound by memory, not by multiplying.
+                bare = self.activation == "relu" and not len(self.norms)
+                values = values.relu_() if bare else ACTIVATIONS[self.activation](values)
         return values
 
 

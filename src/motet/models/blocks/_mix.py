@@ -83,6 +83,8 @@ class Mix(nn.Module):
             streams: the numbers of the streams in `inputs`; None for all in order.
             context: what the gates read, (B, F') or (O, B, F'); None for what the experts read.
         """
+        if outputs is not None and list(outputs) == list(range(self.route.num_outputs)):
+            outputs = None  # all in order: nothing to pick, forward or backward
         places = None if streams is None else {number: place for place, number in enumerate(streams)}
         if context is None and self.route.reads_input:
             context = self._contexts(inputs, outputs, places)

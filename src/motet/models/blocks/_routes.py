@@ -89,7 +89,8 @@ class Route(nn.Module, ABC):
         """The experts that the asked-for outputs may read; None for all."""
         if outputs is None:
             return None
-        return sorted({expert for output in outputs for expert in self.seen[output]})
+        found = sorted({expert for output in outputs for expert in self.seen[output]})
+        return None if len(found) == self.num_experts else found
 
     def masked(self, logits: Tensor, outputs: Sequence[int] | None) -> Tensor:
         """Scores with minus infinity where an output may not read."""

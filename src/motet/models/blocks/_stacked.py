@@ -48,7 +48,7 @@ def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def pick(stack: Tensor, chosen: Sequence[int] | None) -> Tensor:
     """The chosen entries of the first axis; a view where they lie side by side."""
-    if chosen is None:
+    if chosen is None or list(chosen) == list(range(len(stack))):  # a view of all would still cost a copy backward
         return stack
     first, count = chosen[0], len(chosen)
     if list(chosen) == list(range(first, first + count)):
