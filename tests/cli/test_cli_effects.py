@@ -15,10 +15,18 @@ def fresh(tmp_path_factory):
 
 
 def test_effects_lists_the_features_of_each_target(motet, finished, fresh):
-    called = motet("effects", finished, fresh, "--json", "--repeats", "2", "--max-rows", "200", "--check")
+    called = motet("effects", finished, fresh, "--json", "--repeats", "2", "--max-rows", "200", "--check",
+                   "--shap")  # fmt: skip
     assert called.code == 0
     document = json.loads(called.out)
-    assert set(document) == {"run", "table", "effects", "checks"}
+    assert set(document) == {"run", "table", "effects", "checks", "attributions", "attribution_checks"}
+    kept = json.loads((finished / "effects.json").read_text())
+    assert kept["attributions"] == document["attributions"]
+    for target in ("price", "sold"):
+        sizes = [row["mean_shap"] for row in document["attributions"] if row["target"] == target]
+        assert len(sizes) == 5
+        assert sizes == sorted(sizes, reverse=True)
+    assert [row["target"] for row in document["attribution_checks"]] == ["price", "sold", "grade", "visits"]
     for target in ("price", "sold", "grade", "visits"):
         found = [row for row in document["effects"] if row["target"] == target]
         assert {row["feature"] for row in found} == {"size", "age", "town", "built", "noise"}
@@ -27,14 +35,17 @@ def test_effects_lists_the_features_of_each_target(motet, finished, fresh):
 
 
 def test_effects_prints_a_table_and_a_verdict_for_a_person(motet, finished, fresh):
-    called = motet("effects", finished, fresh, "--repeats", "1", "--target", "price", "--check")
+    called = motet("effects", finished, fresh, "--repeats", "1", "--target", "price", "--check", "--shap")
     assert called.code == 0
+    assert "mean |SHAP|" in called.out
+    assert "By Shapley values: " in called.out
     assert "worse without it by" in called.out
     assert "sold" not in called.out
     assert "The ranking of price" in called.out
     assert "important quarter (difference" in called.out
     plain = motet("effects", finished, fresh, "--repeats", "1", "--target", "price")
     assert "ranking" not in plain.out
+    assert "SHAP" not in plain.out
 
 
 def test_evaluate_by_a_column_scores_each_slice_and_names_the_worst(motet, finished, fresh):

@@ -53,14 +53,6 @@ def test_wrong_requests_leave_nothing(motet, finished, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_task_column_run_is_refused(motet, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "task_column.json").write_text("{}")
-    refused(motet("export", run, "-o", tmp_path / "out"), "fitted with --task-column", "motet predict")
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_missing_extra_is_named_with_its_line(motet, finished, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     refused(motet("export", finished, "-o", tmp_path / "out"), "'onnxscript'", "pip install 'motet[onnx]'", code=1)

@@ -15,7 +15,7 @@ FLAGS = {
     },
     "predict": {"--output", "-o", "--target", "--intervals", "--probabilities", "--cost", "--keep"},
     "evaluate": {"--by", "--target"},
-    "effects": {"--target", "--repeats", "--max-rows", "--check"},
+    "effects": {"--target", "--repeats", "--max-rows", "--check", "--shap"},
     "export": {"--output", "-o", "--format", "--target", "--weights", "--tolerance"},
     "report": set(),
     "merge": {

@@ -50,6 +50,14 @@ def test_fit_writes_a_whole_run_and_says_what_came_out(motet, shops, tmp_path):
     assert "holds a finished run, which is never overwritten" in again.err
 
 
+def test_export_writes_a_graph_of_it(motet, shop_run, shops, tmp_path):
+    called = motet("export", shop_run, "-o", tmp_path / "graph", "--table", shops, "--json")
+    assert called.code == 0, called.err
+    assert called.document["task_column"] == "shop"
+    assert called.document["check"]["largest_difference"]["sold"] < 1e-4
+    assert {path.name for path in (tmp_path / "graph").iterdir()} == {"model.onnx", "model.json"}
+
+
 def test_predict_says_whose_answer_a_row_gets(motet, shop_run, shops, tmp_path):
     out = tmp_path / "out.parquet"
     frame = pl.read_parquet(shops).drop("sold").with_columns(shop=pl.lit("new one"))
@@ -101,7 +109,7 @@ def test_slices_by_several_columns_stay_beside_each_other(motet, finished, table
     ("words", "message"),
     [
         ([*WORDS, "--sharing", "mmoe"], "--sharing was given with --task-column, which does not read it. Leave one"),
-        ([*WORDS, "--deploy", "best"], "--deploy was given with --task-column"),
+        ([*WORDS, "--balance", "equal"], "--balance was given with --task-column"),
         ([*WORDS, "--target", "x1"], "2 targets were given with --task-column; one was expected"),
         (["--target", "sold", "--task-column", "shp"], "Did you mean 'shop'?"),
         ([*WORDS, "--margin", "200"], "margin is 200.0; a number between 0 and 100"),

@@ -102,6 +102,50 @@ def test_piecewise_codes_by_hand() -> None:
     assert layer(numbers).flatten().tolist() == [0.0, 0.5, 6.0, 11.0, 1000.0]
 
 
+def test_numbers_join_their_codes_standardised_and_cut_off() -> None:
+    numbers = np.random.default_rng(0).normal(50.0, 7.0, (20_000, 2)).astype(np.float32)
+    numbers[:, 1] = 3.0  # a constant says nothing
+    encoder = TabularEncoder(bin_edges(numbers), [])
+    assert encoder.values is not None
+    rows = torch.tensor([[50.0, 3.0], [57.0, 3.0], [43.0, 9.0], [1e9, 3.0], [float("nan"), 3.0]])
+    found = encoder.values(rows)
+    assert torch.allclose(found[:, 0], torch.tensor([0.0, 1.0, -1.0, 4.0, 0.0]), atol=0.05)
+    assert not found[:, 1].any()
+    plain = TabularEncoder(bin_edges(numbers), [], values=False)
+    assert encoder.project.in_features == plain.project.in_features + 2
+    assert torch.isfinite(encoder({"numbers": rows})).all()
+
+
+def test_few_values_without_quantiles_between_them_are_scaled_by_their_range() -> None:
+    encoder = TabularEncoder(torch.tensor([[0.0, 0.0, 0.0, 8.0, float("inf")]]), [])
+    assert encoder.values is not None
+    assert encoder.values(torch.tensor([[0.0], [1.0], [8.0]])).flatten().tolist() == pytest.approx(
+        [0.0, 1 / 2.08, 8 / 2.08], rel=1e-3
+    )
+
+
+def test_a_smooth_target_is_learned_sooner_with_the_numbers_themselves() -> None:
+    draw = np.random.default_rng(0)
+    numbers = torch.from_numpy(draw.normal(size=(2000, 12)).astype(np.float32))
+    target = (numbers[:, :6].sum(dim=1, keepdim=True) / 6**0.5).square()
+    errors = []
+    for values in (False, True):
+        torch.manual_seed(0)
+        encoder = TabularEncoder(
+            bin_edges(numbers.numpy()), [], width=32, num_blocks=1, number_dim=8, dropout=0.0, values=values
+        )
+        head = torch.nn.Linear(32, 1)
+        adam = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=2e-3)
+        for step in range(150):
+            rows = torch.arange(64) + 64 * (step % 25)
+            adam.zero_grad()
+            (head(encoder({"numbers": numbers[rows]})) - target[rows]).square().mean().backward()
+            adam.step()
+        with torch.no_grad():
+            errors.append(float((head(encoder({"numbers": numbers[1600:]})) - target[1600:]).square().mean()))
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_bin_edges_follow_quantiles_and_few_values() -> None:
     numbers = np.array([[0, 1], [1, 1], [2, np.nan], [3, 1], [4, 1]], dtype=np.float32)
     edges = bin_edges(numbers, num_bins=2)

@@ -108,6 +108,23 @@ def test_effects_and_slices_are_drawn_where_commands_left_them(build):
         "Jena0––––",
     ):
         assert words in page.text
+    assert "Shapley" not in page.text
+
+
+def test_how_far_features_move_the_answers_is_a_table_with_its_own_verdict(build):
+    run = build([])
+    moved = [
+        {"target": "score", "feature": "hours", "mean_shap": 2.5, "share": 0.8, "unit": "estimate"},
+        {"target": "score", "feature": "noise", "mean_shap": 0.625, "share": 0.2, "unit": "estimate"},
+        {"target": "east", "feature": "hours", "mean_shap": 1.5, "share": 1.0, "unit": "score"},
+    ]
+    checks = [{"target": "score", "verdict": "supported"}]
+    document = schools_run.EFFECTS | {"attributions": moved, "attribution_checks": checks}
+    (run / "effects.json").write_text(json.dumps(document))
+    page = page_of(run)
+    for words in ("in the unit of the estimate, sampled", "in the unit of the trees' score, exact",
+                  "This ranking is supported", "hours2.50080.0", "noise0.62520.0"):  # fmt: skip
+        assert words in page.text
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2, "effects": [1]}', '{"format": 1, "effects": 3, "by": 3}'])

@@ -47,7 +47,7 @@ def test_a_blend_is_named_as_what_it_is(verdict, metrics):
         "3 targets. Served by a blend of the shared and own models: `a`. By the shared model alone: `b`. "
         "By their own models: `c`."
     )
-    assert "`a` is served by the blend of the three and came out worse" in found.warnings[0]
+    assert "`a` is served by the blend of the candidates and came out worse" in found.warnings[0]
 
 
 @pytest.mark.parametrize(

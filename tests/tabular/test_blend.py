@@ -70,7 +70,7 @@ def table(rows: int = 3000) -> pl.DataFrame:
 @pytest.mark.slow
 def test_a_blend_serves_after_a_round_trip(tmp_path: Path) -> None:
     frame = table()
-    settings = FitSettings(deploy="best", max_epochs=12)
+    settings = FitSettings(deploy="best", max_epochs=12, catboost=False)
     model = TabularModel(["a:regression", "b:binary"], settings=settings).fit(frame, out=tmp_path / "run")
     found = model.metrics_["tasks"]["b"]
     assert found["served_by"] == "blend"

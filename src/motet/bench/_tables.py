@@ -98,7 +98,7 @@ def _network(
     edges: Tensor, category_sizes: tuple[int, ...], starts: Mapping[str, Tensor], tasks: Sequence[Task]
 ) -> MultiTaskModel:
     encoder = TabularEncoder(
-        edges, category_sizes, width=WIDTH, num_blocks=2, number_dim=8, category_dim=8, dropout=0.1
+        edges, category_sizes, width=WIDTH, num_blocks=2, number_dim=8, category_dim=8, dropout=0.1, values=False
     )
     model = MultiTaskModel(encoder, HardSharing(len(tasks), width=WIDTH), tasks, head_width=32)
     model.heads.start_at([starts[task.name] for task in tasks])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SHOWN = 10  # features a target; --json has all
+SHAP_ROWS = 500
 DOUBT = "The ranking of {target} may not be believed: "
 VERDICTS = {
     "supported": "The ranking of {target} is supported: ",
@@ -35,6 +36,9 @@ def effects(
     check: Annotated[
         bool, Parameter(negative="", help="Train again without the best and the worst features: is the ranking right?")
     ] = False,
+    shap: Annotated[
+        bool, Parameter(negative="", help="Also how far each feature moves the answers: mean absolute Shapley values.")
+    ] = False,
     common: Common = Common(),  # noqa: B008
 ) -> None:
     """What each feature is worth to each target: how much worse its metric gets when the feature is shuffled.
@@ -51,12 +55,21 @@ def effects(
     model, frame = open_model(run), read_table(table)
     found = model.effects(frame, tasks=target, repeats=repeats, max_rows=max_rows, seed=common.seed)
     checks = model.check_effects(frame, found, seed=common.seed) if check else None
-    is_kept = keep_effects(run, table, found, checks)
+    moved = (
+        model.attributions(frame, tasks=target, max_rows=min(max_rows, SHAP_ROWS), seed=common.seed) if shap else None
+    )
+    moved_checks = model.check_effects(frame, moved, seed=common.seed) if check and moved is not None else None
+    is_kept = keep_effects(run, table, found, checks, moved, moved_checks)
     if common.json:
-        document = {"run": str(run), "table": table, "effects": found.to_dicts()}
-        print_json(document if checks is None else document | {"checks": checks.to_dicts()})
+        parts = {"effects": found, "checks": checks, "attributions": moved, "attribution_checks": moved_checks}
+        shown = {name: part.to_dicts() for name, part in parts.items() if part is not None}
+        print_json({"run": str(run), "table": table, **shown})
         return
     _show(found)
+    if moved is not None:
+        _show_moved(moved)
+    for row in moved_checks.iter_rows(named=True) if moved_checks is not None else ():
+        print_text(f"By Shapley values: {_verdict(row)}")
     for row in checks.iter_rows(named=True) if checks is not None else ():
         print_text(_verdict(row))
     if is_kept:
@@ -73,6 +86,15 @@ def _show(found: "pl.DataFrame") -> None:
         if part.height > SHOWN:
             rows.append((target, f"and {part.height - SHOWN} others (--json)", "", "", ""))
     print_table(["target", "feature", "metric", "worse without it by [95%]", "share [%]"], rows)
+
+
+def _show_moved(found: "pl.DataFrame") -> None:
+    rows = [
+        (row["target"], row["feature"], _shown(row["mean_shap"]), f"{100 * (row['share'] or 0.0):.1f}", row["unit"])
+        for _, part in found.group_by("target", maintain_order=True)
+        for row in part.head(SHOWN).iter_rows(named=True)
+    ]
+    print_table(["target", "feature", "mean |SHAP|", "share [%]", "of the"], rows)
 
 
 def _verdict(row: dict[str, object]) -> str:

@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from motet._errors import RequestError
 from motet.cli._output import Common, print_json, print_table, print_text
-from motet.cli._task_column import is_task_run
 
 
 def export(
@@ -30,12 +28,6 @@ def export(
     run
         Folder that motet fit made.
     """
-    if is_task_run(run):
-        message = (
-            f"'{run}' was fitted with --task-column; a run of an ordinary table was "
-            "expected. Serve it by motet predict."
-        )
-        raise RequestError(message)
     from motet.serve import export_onnx
 
     found = export_onnx(run, output, tasks=target, table=table, weights=weights, tolerance=tolerance, seed=common.seed)

@@ -68,11 +68,11 @@ def fit(
         from motet.tabular import TaskColumnModel
 
         asked = TaskFit(table, target, task_column, out, resume, common.seed, common.json)
-        asked.check({"--balance": balance, "--sharing": sharing, "--deploy": deploy})
+        asked.check({"--balance": balance, "--sharing": sharing})
         by_task = TaskColumnModel(
             target[0], task_column=task_column, time_limit=limit, seed=common.seed, roles=overrides,
             split=None if split == "random" else split, split_column=split_column, max_epochs=max_epochs,
-            margin=0.5 if margin is None else margin,
+            margin=0.5 if margin is None else margin, deploy=deploy or "best",
         )  # fmt: skip
         with contextlib.closing(_display()) as display:
             fit_tasks(asked, by_task, display, _show_schema)

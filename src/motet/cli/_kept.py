@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 EFFECTS, SLICES = "effects.json", "slices.json"
 
 
-def keep_effects(run: Path, table: str, found: "pl.DataFrame", checks: "pl.DataFrame | None") -> bool:
-    """Writes the effects, and the checks where they were made, in place of earlier ones; whether that was possible."""
-    checked = checks.to_dicts() if checks is not None else None
-    return _write(run / EFFECTS, {"table": Path(table).name, "effects": found.to_dicts(), "checks": checked})
+def keep_effects(
+    run: Path, table: str, found: "pl.DataFrame", checks: "pl.DataFrame | None", moved: "pl.DataFrame | None" = None,
+    moved_checks: "pl.DataFrame | None" = None,
+) -> bool:  # fmt: skip
+    """Writes the effects, and what else was asked for, in place of earlier ones; whether that was possible."""
+    document: dict[str, Any] = {"table": Path(table).name, "effects": found.to_dicts()}
+    for name, part in (("checks", checks), ("attributions", moved), ("attribution_checks", moved_checks)):
+        document[name] = None if part is None else part.to_dicts()
+    return _write(run / EFFECTS, document)
 
 
 def keep_slices(run: Path, table: str, by: str, found: "pl.DataFrame") -> bool:

@@ -5,13 +5,14 @@ from motet.models._heads import Heads
 from motet.models._multitask import MultiTaskModel
 from motet.models._pruning import Pruning, expert_usage, keep_experts, prune
 from motet.models._widths import Widths, measure_widths
-from motet.models.encoders import PiecewiseLinear, TabularEncoder, TokenEncoder, bin_edges
+from motet.models.encoders import LookupEncoder, PiecewiseLinear, TabularEncoder, TokenEncoder, bin_edges, number_sizes
 from motet.models.sharing import HardSharing, Sharing
 
 __all__ = [
     "ExtendedModel",
     "HardSharing",
     "Heads",
+    "LookupEncoder",
     "MultiTaskModel",
     "PiecewiseLinear",
     "Pruning",
@@ -24,5 +25,6 @@ __all__ = [
     "extend",
     "keep_experts",
     "measure_widths",
+    "number_sizes",
     "prune",
 ]

@@ -23,7 +23,7 @@ def curves_section(run: Run, results: Sequence[Result]) -> Html:
         return section("curves", "Learning curves", paragraph("The log holds no evaluations."))
     plots = [curves_figure(name, series, axis) for name, series in curves.items()]
     lead = f"Each target's main metric on the stop rows, by {axis}. The dot marks the best."
-    taught = any(one.stage == "distilled" for series in curves.values() for one in series)
+    stages = {one.stage for series in curves.values() for one in series}
     keys = (
         _task_keys(curves)
         if run.has_tasks
@@ -36,7 +36,8 @@ def curves_section(run: Run, results: Sequence[Result]) -> Html:
                 "own network",
             ),
             *(tag("span", class_="key own_lightgbm dash"), "best of own LightGBM"),
-            *((tag("span", class_="key distilled"), model_name("distilled")) if taught else ()),
+            *((tag("span", class_="key own_catboost dash"), "of own CatBoost") if "own_catboost" in stages else ()),
+            *((tag("span", class_="key distilled"), model_name("distilled")) if "distilled" in stages else ()),
             class_="soft",
         )
     )

@@ -8,6 +8,7 @@ from motet.report._results import Result, mapping, number
 from motet.report._svg import Point
 from motet.report._words import model_name
 
+BOOSTING = ("own_lightgbm", "own_catboost")
 _MOST_POINTS = 150  # per curve, so that 64 tasks stay a small page
 
 
@@ -27,13 +28,13 @@ class Series:
     @property
     def is_level(self) -> bool:
         """Whether only the best score is comparable."""
-        return self.stage == "own_lightgbm"
+        return self.stage in BOOSTING
 
 
 def learning_curves(log: Iterable[dict[str, Any]], results: Sequence[Result]) -> tuple[dict[str, list[Series]], str]:
     """Curves by task, and the name of the x axis: epoch where every evaluation has one, else step."""
     events = [event for event in log if event.get("event") == "evaluate"]
-    networks = [event for event in events if _stage(event) != "own_lightgbm"]
+    networks = [event for event in events if _stage(event) not in BOOSTING]
     axis = "epoch" if networks and all(number(event.get("epoch")) is not None for event in networks) else "step"
     found: dict[tuple[str, str], dict[float, float]] = {}
     for event in events:

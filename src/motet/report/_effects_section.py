@@ -32,19 +32,41 @@ def effects_section(run: Run) -> Html | None:
         "intervals. It is a statement about the model, not about the world."
     )
     verdicts = {str(row.get("target")): str(row.get("verdict")) for row in objects(run.effects.get("checks"))}
+    moved = objects(run.effects.get("attributions"))
+    moved_verdicts = {
+        str(row.get("target")): str(row.get("verdict")) for row in objects(run.effects.get("attribution_checks"))
+    }
     parts = []
     for place, (target, found) in enumerate(itertools.groupby(rows, key=lambda row: str(row.get("target")))):
-        parts.append(_part(target, list(found), verdicts.get(target), is_open=place < _OPEN))
+        shap = _attributions([row for row in moved if row.get("target") == target], moved_verdicts.get(target))
+        parts.append(_part(target, list(found), verdicts.get(target), shap, is_open=place < _OPEN))
     return section("effects", "What the features are worth", paragraph(lead), *parts)
 
 
-def _part(target: str, rows: Sequence[dict[str, Any]], verdict: str | None, *, is_open: bool) -> Html:
+def _part(
+    target: str, rows: Sequence[dict[str, Any]], verdict: str | None, shap: Sequence[Html], *, is_open: bool
+) -> Html:
     metric = str(rows[0].get("metric") or "metric")
     said = [paragraph(f"The ranking {_DOUBTS.get(verdict, f'was checked: {verdict}.')}")] if verdict else []
     if verdict is None:
         said = [paragraph("Whether the ranking may be believed was not checked: add --check to motet effects.", "soft")]
     figure = tag("figure", effects_figure(target, metric, rows[:_SHOWN]))
-    return details(target, *said, figure, _table(metric, rows), is_open=is_open)
+    return details(target, *said, figure, _table(metric, rows), *shap, is_open=is_open)
+
+
+def _attributions(rows: Sequence[dict[str, Any]], verdict: str | None) -> list[Html]:
+    """How far each feature moves the answers, as a table; nothing where that was not asked for."""
+    if not rows:
+        return []
+    places = decimals([number(row.get("mean_shap")) for row in rows])
+    body = [
+        [str(row.get("feature")), decimal(number(row.get("mean_shap")), places), decimal(_percent(row.get("share")), 1)]
+        for row in rows
+    ]
+    unit = "the trees' score, exact" if rows[0].get("unit") == "score" else "the estimate, sampled"
+    said = [paragraph(f"This ranking {_DOUBTS.get(verdict, f'was checked: {verdict}.')}")] if verdict else []
+    lead = f"How far each feature moves the answers: mean absolute Shapley values, in the unit of {unit}"
+    return [details(lead, *said, table(["feature", "mean |SHAP|", "share, %"], body, numeric=(1, 2)))]
 
 
 def effects_figure(target: str, metric: str, rows: Sequence[dict[str, Any]]) -> Html:

@@ -84,7 +84,7 @@ def _served(result: Result) -> Html:
 
 
 def _css(name: str) -> str:
-    return name if name in ("shared", "own_network", "own_lightgbm", "blend", "distilled") else "own"
+    return name if name in ("shared", "own_network", "own_lightgbm", "own_catboost", "blend", "distilled") else "own"
 
 
 def _gains(results: Sequence[Result]) -> Html:
@@ -106,6 +106,7 @@ def _gains(results: Sequence[Result]) -> Html:
             ("shared", "shared model serves"),
             ("own_network", "own network serves"),
             ("own_lightgbm", "own LightGBM serves"),
+            *([("own_catboost", "own CatBoost serves")] if any(r.served_by == "own_catboost" for r in results) else []),
             *([("blend", "a blend serves")] if any(r.served_by == "blend" for r in results) else []),
             *([("distilled", "a small one serves")] if any(r.served_by == "distilled" for r in results) else []),
             ("worse", "worse by more than the margin"),
@@ -121,7 +122,8 @@ def _side(result: Result) -> str:
 def _legend(results: Sequence[Result]) -> Html:
     terms = {
         "constant": "what the best constant answer scores, such as the mean or the most frequent share",
-        "own model": "the better of two models for this target alone: the same network, and LightGBM (boosted trees)",
+        "own model": "the best model for this target alone: the same network, or boosted trees (LightGBM, and CatBoost "
+        "where it was tried)",
         "shared model": "one network trained on all targets together",
         "motet": "the model that this run serves for the target: the shared model, the target's own, a blend, or one "
         "small network that these taught",
@@ -163,7 +165,7 @@ def _story(result: Result) -> str:
     margin = f"; the margin is {plain(guard.margin)} %" if guard.margin is not None else ""
     therefore = "Even so," if serves_against_guard(result) else "So"
     if result.served_by == "blend":
-        therefore = "But mixing all three was proven better than either, so"
+        therefore = "But mixing the candidates came out better, and not worse than the own model, so"
     if result.served_by == "mean":
         therefore = "But half of each was found not worse than the own models, so"
     if result.served_by == "distilled":

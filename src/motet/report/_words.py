@@ -9,7 +9,8 @@ MODELS = {
     "shared": "shared model",
     "own_network": "own network",
     "own_lightgbm": "own LightGBM",
-    "blend": "blend of the three",
+    "own_catboost": "own CatBoost",
+    "blend": "blend of the candidates",
     "distilled": "small distilled network",
     "mean": "mean of the shared and the own model",
     "by task": "what is served, task by task",
@@ -141,7 +142,7 @@ def plural(amount: int, noun: str) -> str:
 def guard_words(result: Result) -> str:
     """The guard's verdict on the shared model, what followed from it, and whether the task can be predicted at all."""
     verdict = (result.guard.verdict if result.guard else "") or "not compared"
-    if verdict in ("worse", "not proven") and result.served_by in ("own_network", "own_lightgbm"):
+    if verdict in ("worse", "not proven") and result.served_by.startswith("own_"):
         verdict += ": own model kept"
     if result.guard and result.guard.tested == "together":
         verdict += f", by {result.guard.tasks} tasks together"

@@ -27,7 +27,7 @@ def answer_nodes(graph: Graph, answer: "Answer", cuts: Sequence[Mapping[str, str
     if len(mixed) > 1:
         weighted = [_times(graph, part, 1.0 / len(mixed)) for part in mixed]
         mixed = [_added(graph, weighted)]
-    return graph.add("Cast", [_calibrated(graph, answer.calibration, mixed[0])], {"to": FLOAT})
+    return graph.add("Cast", [calibrated(graph, answer.calibration, mixed[0])], {"to": FLOAT})
 
 
 def _mixed(graph: Graph, parts: Mapping[str, str], shares: Mapping[str, float]) -> str:
@@ -48,7 +48,7 @@ def _added(graph: Graph, parts: Sequence[str]) -> str:
     return total
 
 
-def _calibrated(graph: Graph, calibration: Calibration, estimates: str) -> str:
+def calibrated(graph: Graph, calibration: Calibration, estimates: str) -> str:
     """The same map as `Calibration.apply`, in float64 as there."""
     if calibration.method == "identity":
         return estimates

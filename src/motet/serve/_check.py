@@ -12,11 +12,14 @@ from motet.tasks import Task
 
 if TYPE_CHECKING:
     from motet.tabular._served import Served
+    from motet.tabular.task_column._served import ServedTasks
 
 ALONE = 10  # rows that are also asked for one by one
 
 
-def differences(document: bytes, served: "Served", frame: pl.DataFrame, names: list[str]) -> dict[str, float]:
+def differences(
+    document: bytes, served: "Served | ServedTasks", frame: pl.DataFrame, names: list[str]
+) -> dict[str, float]:
     """The largest difference of each target's estimates between ONNX Runtime and the model.
 
     Numbers are in units of the target's scale or, where that is more, of the estimate itself; probabilities as they
@@ -27,7 +30,7 @@ def differences(document: bytes, served: "Served", frame: pl.DataFrame, names: l
     options.log_severity_level = 3  # errors
     session = runtime.InferenceSession(document, options, providers=["CPUExecutionProvider"])
     expected = served.estimate(frame, names)  # first, for it says which columns are missing
-    columns = feed(served.encoder, frame)
+    columns = feed(served.encoder, frame, getattr(served, "column", ""))
     found = _run(session, columns, names)
     singles = [{name: part[[row]] for name, part in columns.items()} for row in range(min(ALONE, len(frame)))]
     alone = [_run(session, single, names) for single in singles]

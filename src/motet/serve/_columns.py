@@ -60,8 +60,8 @@ def keys_of(levels: tuple[str, ...], source: str) -> list[str] | list[float]:
     return [{"true": 1.0, "false": 0.0}[level] if source == "boolean" else float(level) for level in levels]
 
 
-def feed(encoder: FeatureEncoder, frame: pl.DataFrame) -> dict[str, np.ndarray]:
-    """A table's columns as the graph takes them."""
+def feed(encoder: FeatureEncoder, frame: pl.DataFrame, task_column: str = "") -> dict[str, np.ndarray]:
+    """A table's columns as the graph takes them; the task column's own values, since rare tasks are no levels."""
     found: dict[str, np.ndarray] = {}
     for numbers in encoder.number_columns:
         found[numbers.name] = np.ascontiguousarray(numbers.read(frame[numbers.name]), dtype=np.float64)
@@ -72,6 +72,14 @@ def feed(encoder: FeatureEncoder, frame: pl.DataFrame) -> dict[str, np.ndarray]:
         is_text = column.source == "text"
         strange = UNSEEN if is_text else _other(keys)
         names = np.array(["" if is_text else np.nan, strange, *keys], dtype=object if is_text else np.float64)
+        if column.name == task_column:
+            values = frame[column.name]
+            found[column.name] = (
+                values.cast(pl.String).fill_null("").to_numpy().astype(object)
+                if is_text
+                else values.cast(pl.Float64).fill_null(np.nan).to_numpy()
+            )
+            continue
         found[column.name] = names[column.read(frame[column.name])]
     return found
 

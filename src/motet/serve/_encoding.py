@@ -57,20 +57,22 @@ def _codes(graph: Graph, name: str, levels: tuple[str, ...], source: str) -> str
         attributes = {"keys_strings": keys, "values_int64s": codes, "default_int64": 1}
         return graph.add("LabelEncoder", [name], attributes, domain="ai.onnx.ml")
     strange = graph.add("Or", [graph.add("IsNaN", [name]), graph.add("IsInf", [name])])
-    found = _number_codes(graph, name, np.array(keys, dtype=np.float64), np.array(codes))
+    found = number_codes(graph, name, np.array(keys, dtype=np.float64), np.array(codes), unseen=1)
     return graph.add("Where", [strange, graph.constant(np.array(0)), found])
 
 
-def _number_codes(graph: Graph, name: str, keys: np.ndarray, codes: np.ndarray) -> str:
+def number_codes(graph: Graph, name: str, keys: np.ndarray, codes: np.ndarray, *, unseen: int) -> str:
     """Codes of numbers by comparing with every level: exact in float64, which no lookup of the runtime is."""
-    unseen = graph.constant(np.array(1))
+    other = graph.constant(np.array(unseen))
     if not len(keys):
-        return graph.add("Add", [graph.add("Cast", [graph.add("IsInf", [name])], {"to": INT64}), unseen])
+        shape = graph.add("Cast", [graph.add("IsInf", [name])], {"to": INT64})
+        nothing = graph.add("Mul", [shape, graph.constant(np.array(0))])
+        return graph.add("Add", [nothing, other])
     column = graph.add("Unsqueeze", [name, graph.constant(np.array([1]))])
     same = graph.add("Cast", [graph.add("Equal", [column, graph.constant(keys)])], {"to": INT64})
-    one_more = graph.add("Mul", [same, graph.constant(codes - 1)])  # one less, for the level that is none is one
-    total = graph.add("ReduceSum", [one_more, graph.constant(np.array([1]))], {"keepdims": 0})
-    return graph.add("Add", [total, unseen])
+    apart = graph.add("Mul", [same, graph.constant(codes - unseen)])
+    total = graph.add("ReduceSum", [apart, graph.constant(np.array([1]))], {"keepdims": 0})
+    return graph.add("Add", [total, other])
 
 
 def _side_by_side(graph: Graph, columns: list[str]) -> str:

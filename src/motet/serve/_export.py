@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from motet import __version__
 from motet._errors import RequestError, RunError, require, suggest
@@ -18,14 +20,15 @@ from motet.serve._encoding import encode
 from motet.serve._graph import Graph
 from motet.serve._int8 import DOMAIN as BYTES_DOMAIN
 from motet.serve._networks import OPSET, network_nodes, require_exporter
+from motet.serve._open import classes_of, open_run
 from motet.serve._rows import made_up
+from motet.serve._task_column import task_column_nodes
 from motet.serve._trees import tree_nodes
-from motet.tabular import TabularModel, load
-from motet.tasks import Quantile
+from motet.tabular import TabularModel, TaskColumnModel
+from motet.tabular._served import Fold, Served
+from motet.tabular.task_column._served import ServedTasks
+from motet.tasks import Interval, Quantile
 from motet.train import write_json
-
-if TYPE_CHECKING:
-    from motet.tabular._served import Fold, Served
 
 ROWS = 1_000  # that are compared
 TOLERANCES = {"float32": 1e-4, "int8": 0.1}
@@ -48,7 +51,7 @@ class Exported:
 
 
 def export_onnx(
-    run: str | Path | TabularModel,
+    run: str | Path | TabularModel | TaskColumnModel,
     out: str | Path,
     *,
     tasks: Sequence[str] | None = None,
@@ -61,7 +64,8 @@ def export_onnx(
 
     The graph takes the table's own columns, one input each, and gives each target's calibrated estimates under its
     name: what serves the target, be it a network, trees or a blend, with the encoding before it and the calibration
-    behind. Before anything is written the graph is run beside the model.
+    behind. Before anything is written the graph is run beside the model. With a task column that column is one more
+    input: each row is answered as its task is, and a task never seen by what the others have in common.
 
     Args:
         run: a finished run's folder, or a fitted model.
@@ -91,15 +95,16 @@ def export_onnx(
     if not tolerance >= 0:
         message = f"tolerance is {tolerance!r}; zero or a positive number was expected. Leave it out for the usual one."
         raise RequestError(message)
-    model = run if isinstance(run, TabularModel) else load(run)
-    classes = model.classes_  # says so where the model is not fitted
+    model = run if isinstance(run, (TabularModel, TaskColumnModel)) else open_run(run)
+    classes = classes_of(model)  # says so where the model is not fitted
     served = model.served_
     names = served.names(tasks)
     if not names:
         message = "No target was asked for; at least one was expected. Leave tasks out for all of them."
         raise RequestError(message)
     frame = made_up(served, ROWS, seed) if table is None else read_table(table).head(ROWS)
-    _check_forms(served, names)
+    if isinstance(served, Served):
+        _check_forms(served, names)
     described = _described(served, names, classes) | {"weights": weights}
     data = _graph(served, names, described, weights)
     largest = differences(data, served, frame, names)
@@ -110,7 +115,7 @@ def export_onnx(
     return Exported(folder, found)
 
 
-def _check_forms(served: "Served", names: list[str]) -> None:
+def _check_forms(served: Served, names: list[str]) -> None:
     """Refuses targets that are served by something that has no form here.
 
     Raises:
@@ -122,18 +127,22 @@ def _check_forms(served: "Served", names: list[str]) -> None:
         listed = ", ".join(f"'{name}' ({', '.join(parts)})" for name, parts in strange.items())
         message = (
             f"Served by what has no form in ONNX: {listed}; networks and LightGBM's trees were expected. Export the "
-            "other targets with --target, or serve this run from Python."
+            "other targets with --target, fit again with --deploy small or FitSettings(catboost=False), or serve this "
+            "run from Python."
         )
         raise RequestError(message)
 
 
-def _graph(served: "Served", names: list[str], described: dict[str, Any], weights: str) -> bytes:
+def _graph(served: Served | ServedTasks, names: list[str], described: dict[str, Any], weights: str) -> bytes:
     """The whole graph, serialised."""
     helper = require("onnx.helper", "onnx")
     graph = Graph()
-    encoded = encode(graph, served.encoder)
-    cuts = [_parts(graph, cut, names, encoded, weights) for cut in (served, *served.folds)]
-    answers = {name: answer_nodes(graph, served.answers[name], [parts[name] for parts in cuts]) for name in names}
+    if isinstance(served, ServedTasks):
+        answers = {served.task.name: task_column_nodes(graph, served, weights=weights)}
+    else:
+        encoded = encode(graph, served.encoder)
+        cuts = [_parts(graph, cut, names, encoded, weights) for cut in (served, *served.folds)]
+        answers = {name: answer_nodes(graph, served.answers[name], [parts[name] for parts in cuts]) for name in names}
     outputs = []
     for name, answer in answers.items():
         graph.nodes.append(helper.make_node("Identity", [answer], [name], name=f"motet.answer.{name}"))
@@ -149,7 +158,7 @@ def _graph(served: "Served", names: list[str], described: dict[str, Any], weight
 
 
 def _parts(
-    graph: Graph, cut: "Served | Fold", names: list[str], encoded: dict[str, str], weights: str
+    graph: Graph, cut: Served | Fold, names: list[str], encoded: dict[str, str], weights: str
 ) -> dict[str, dict[str, str]]:
     """Adds what was trained on one cut of the rows; gives the name of each candidate's estimates, by target."""
     parts: dict[str, dict[str, str]] = {name: {} for name in names}
@@ -171,12 +180,11 @@ def _matrix(graph: Graph, encoded: dict[str, str]) -> str:
     return parts[0] if len(parts) == 1 else graph.add("Concat", parts, {"axis": 1})
 
 
-def _described(served: "Served", names: list[str], classes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def _described(served: Served | ServedTasks, names: list[str], classes: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """What a program that calls the graph has to know."""
     outputs = []
     for name in names:
-        answer = served.answers[name]
-        task = answer.task
+        task = served.answers[name].task
         outputs.append(
             {
                 "name": name,
@@ -184,12 +192,26 @@ def _described(served: "Served", names: list[str], classes: Mapping[str, Sequenc
                 "unit": getattr(task, "unit", ""),
                 "classes": list(classes.get(name, ())),
                 "levels": list(task.levels) if isinstance(task, Quantile) else [],
-                "interval": None if answer.interval is None else answer.interval.to_dict(),
-                "served_by": answer.served_by,
             }
+            | _answered(served, name)
         )
     inputs = [asdict(one) for one in inputs_of(served.encoder)]
-    return {"format": 1, "motet": __version__, "opset": OPSET, "inputs": inputs, "outputs": outputs}
+    found = {"format": 1, "motet": __version__, "opset": OPSET, "inputs": inputs, "outputs": outputs}
+    return found | ({"task_column": served.column} if isinstance(served, ServedTasks) else {})
+
+
+def _answered(served: Served | ServedTasks, name: str) -> dict[str, Any]:
+    """What answers a target, and the ranges around it; with a task column by task, and for all others."""
+    if isinstance(served, ServedTasks):
+        known = sorted(served.known)
+        sources = dict(zip(known, served.sources(np.array(known)).tolist(), strict=True))
+        by_task = {"served_by": sources, "intervals": {key: one.to_dict() for key, one in served.intervals.items()}}
+        return {"interval": _ends(served.interval), "served_by": served.shared.name, "by_task": by_task}
+    return {"interval": _ends(served.answers[name].interval), "served_by": served.answers[name].served_by}
+
+
+def _ends(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else interval.to_dict()
 
 
 def _columns(described: dict[str, Any], name: str) -> list[Any]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from motet._errors import RunError, require
-from motet.models import MultiTaskModel
+from motet.models import LookupEncoder, MultiTaskModel
+from motet.serve._bins import bin_nodes
 from motet.serve._graph import Graph
 from motet.serve._int8 import narrow
 
@@ -56,6 +57,9 @@ def network_nodes(
         encoded: what `numbers` and `categories` are called in the graph.
         weights: `float32`, or `int8` for a quarter of the bytes.
     """
+    encoder = network.model.encoder
+    if isinstance(encoder, LookupEncoder) and "numbers" in encoded:
+        encoded = {**encoded, "bins": bin_nodes(graph, encoder.edges.numpy(), encoded["numbers"])}
     found = _exported(network, answers, list(encoded))
     _broadcast(found.graph)
     if weights == "int8":
@@ -70,8 +74,8 @@ def _exported(network: "ServedNetwork", answers: tuple[str, ...], columns: list[
         RunError: it cannot follow this architecture.
     """
     shape = network.shape
-    sizes = {"numbers": shape.num_numbers, "categories": len(shape.category_sizes)}
-    kinds = {"numbers": torch.float32, "categories": torch.int64}
+    sizes = {"numbers": shape.num_numbers, "categories": len(shape.category_sizes), "bins": shape.num_numbers}
+    kinds = {"numbers": torch.float32, "categories": torch.int64, "bins": torch.int64}
     example = {name: torch.zeros(EXAMPLE, sizes[name], dtype=kinds[name]) for name in columns}
     rows = torch.export.Dim("rows", min=1)
     try:
@@ -110,12 +114,14 @@ def require_exporter() -> None:
 def _broadcast(graph: "GraphProto") -> None:
     """Takes out copies of the shared features for each task: a product with stacked weights spreads them by itself."""
     stacked = {constant.name: list(constant.dims) for constant in graph.initializer}
-    spread = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Expand"}
+    spread = {node.output[0]: node for node in graph.node if node.op_type == "Expand"}
     read = [name for node in graph.node for name in node.input]
-    for node in graph.node:
+    for node in list(graph.node):
         is_stacked = node.op_type == "MatMul" and len(stacked.get(node.input[1], ())) == 3
         if is_stacked and node.input[0] in spread and read.count(node.input[0]) == 1:
-            node.input[0] = spread[node.input[0]]
+            copied = spread.pop(node.input[0])
+            node.input[0] = copied.input[0]
+            graph.node.remove(copied)  # the runtime would copy them all the same, for nobody
 
 
 @contextlib.contextmanager

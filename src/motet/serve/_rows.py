@@ -1,22 +1,27 @@
 """Rows to check a graph on where no table is given: made up from what the model knows of its columns."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from torch import nn
 
+from motet.data._columns import CategoryColumn
 from motet.models.encoders import PiecewiseLinear
 from motet.serve._columns import keys_of
-
-if TYPE_CHECKING:
-    from motet.tabular._served import Served
+from motet.tabular._served import Served
+from motet.tabular._tree_columns import TreeColumns
+from motet.tabular.boosting._rmtgb import parts_of
+from motet.tabular.task_column._learners import Embedding, Robust
+from motet.tabular.task_column._served import ServedTasks
+from motet.tabular.task_column._table import NO_TASK
 
 DAY = 86_400_000_000  # microseconds
 LEAST, LARGEST = 1e-30, 1e30
 MISSING = 0.05  # of the values; as many again are out of range, or levels that were never seen
 
 
-def made_up(served: "Served", count: int, seed: int) -> pl.DataFrame:
+def made_up(served: Served | ServedTasks, count: int, seed: int) -> pl.DataFrame:
     """Rows (count) of the model's columns: numbers between and beside the edges that its parts split at, any level."""
     generator = np.random.default_rng(seed)
     encoder, marks = served.encoder, _marks(served)
@@ -30,6 +35,9 @@ def made_up(served: "Served", count: int, seed: int) -> pl.DataFrame:
         columns[dates.name] = _some_null(moments, generator)
     for levels in encoder.category_columns:
         keys = keys_of(levels.levels, levels.source)
+        if isinstance(served, ServedTasks) and levels.name == served.column:
+            columns[levels.name] = _tasks(served, levels, count, generator)
+            continue
         if levels.source == "boolean":
             values = pl.Series(generator.integers(0, 2, count).astype(bool))
         else:
@@ -40,21 +48,45 @@ def made_up(served: "Served", count: int, seed: int) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def _marks(served: "Served") -> list[np.ndarray]:
+def _tasks(served: ServedTasks, levels: CategoryColumn, count: int, generator: np.random.Generator) -> pl.Series:
+    """Tasks that were learned, however rare, others, and none."""
+    keys = keys_of(tuple(sorted(served.known - {NO_TASK})), levels.source)
+    if levels.source == "boolean":
+        return _some_null(pl.Series([bool(key) for key in generator.choice(keys, count)]), generator)
+    strange = "never seen" if levels.source == "text" else 1.0 + max((float(key) for key in keys), default=0.0)
+    drawn = generator.integers(0, len(keys) + 1, count)
+    return _some_null(pl.Series([[*keys, strange][code] for code in drawn.tolist()]), generator)
+
+
+def _models(served: Served | ServedTasks) -> tuple[list[nn.Module], list[TreeColumns]]:
+    """The networks and the trees that some row may meet."""
+    if isinstance(served, ServedTasks):
+        learner, own = served.shared, served.own
+        trees = [model for boosting in own.trees.values() for model in boosting.columns()]
+        if isinstance(learner, Robust):
+            trees += [TreeColumns.from_text(text) for text in parts_of(learner.model).texts.values() if text]
+        return ([learner.model] if isinstance(learner, Embedding) else []), _grown(trees)
+    trees = [model for boosting in served.trees.values() for model in boosting.columns()]
+    return [network.model for network in served.networks], _grown(trees)
+
+
+def _grown(trees: Sequence[TreeColumns | float]) -> list[TreeColumns]:
+    return [model for model in trees if isinstance(model, TreeColumns)]
+
+
+def _marks(served: Served | ServedTasks) -> list[np.ndarray]:
     """For each number: where its bins begin and where trees split it, as models see it."""
     found: list[list[np.ndarray]] = [[np.zeros(1)] for _ in served.encoder.number_names]
-    for network in served.networks:
-        for module in network.model.modules():
+    networks, grown = _models(served)
+    for network in networks:
+        for module in network.modules():
             if isinstance(module, PiecewiseLinear):
                 for place, edges in enumerate(module.low.cpu().numpy()):
                     found[place].append(edges)
-    for trees in served.trees.values():
-        for model in trees.columns():
-            if isinstance(model, float):
-                continue
-            features, cuts = model.columns["split_feature"], model.columns["threshold"]
-            for place in range(len(found)):
-                found[place].append(np.unique(cuts[features == place]))
+    for model in grown:
+        features, cuts = model.columns["split_feature"], model.columns["threshold"]
+        for place in range(len(found)):
+            found[place].append(np.unique(cuts[features == place]))
     marks = [np.unique(np.concatenate(parts).astype(np.float64)) for parts in found]
     # LightGBM's words for zero's two sides and for the last bin's end are no numbers that a table holds.
     return [part[(part == 0) | (np.abs(part) > LEAST) & (np.abs(part) < LARGEST)] for part in marks]

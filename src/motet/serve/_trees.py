@@ -106,15 +106,26 @@ def _model(graph: Graph, task: Task, model: "TreeColumns | float", matrix: str) 
     trees = model.trees()
     if task.kind in {"multiclass", "ordinal"}:
         num_targets = len(getattr(task, "classes", None) or ())
-    for number, tree in enumerate(trees):
-        _check(task, tree)
-        ensemble.plant(tree, number % num_targets)
-    sums = ensemble.add_to(graph, matrix, num_targets)
+    sums = planted(graph, ensemble, task, trees, matrix, num_targets)
     if num_targets > 1:
         return graph.add("Softmax", [sums], {"axis": 1})
     link = {"binary": "Sigmoid", "multilabel": "Sigmoid", "count": "Exp"}.get(task.kind)
     flat = _flat(graph, sums)
     return graph.add(link, [flat]) if link else flat
+
+
+def planted(
+    graph: Graph, ensemble: Ensemble, task: Task, trees: list[dict[str, np.ndarray]], matrix: str, num_targets: int
+) -> str:
+    """Adds trees that count for the outputs in turn; gives the name of the sums (rows, num_targets).
+
+    Raises:
+        RequestError: trees of a kind that ONNX has no words for.
+    """
+    for number, tree in enumerate(trees):
+        _check(task, tree)
+        ensemble.plant(tree, number % num_targets)
+    return ensemble.add_to(graph, matrix, num_targets)
 
 
 def _flat(graph: Graph, column: str) -> str:

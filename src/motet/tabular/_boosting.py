@@ -135,6 +135,34 @@ class Boosting:
             return np.stack(columns, axis=1)
         return columns[0]
 
+    def scores(self, matrix: np.ndarray, *, threads: int = 1) -> np.ndarray:
+        """What the trees add up to before the link, (N, K): a number a class or label, else one."""
+        columns = [
+            np.full((len(matrix), 1), model)
+            if isinstance(model, float)
+            else np.asarray(model.predict(matrix, raw_score=True, num_threads=threads)).reshape(len(matrix), -1)
+            for model in self._models
+        ]
+        return np.concatenate(columns, axis=1)
+
+    def contributions(self, matrix: np.ndarray, *, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """TreeSHAP of each column (N, F, K) in the trees' scores, and what is said without any column (N, K).
+
+        How often each side of a split is taken is counted on these rows, with one more in every leaf: the trees are
+        kept without the counts of their training.
+        """
+        size = matrix.shape
+        parts: list[np.ndarray] = []
+        for model, columns in zip(self._models, self.columns(), strict=True):
+            if isinstance(columns, float):
+                parts.append(np.concatenate([np.zeros((size[0], 1, size[1])), np.full((size[0], 1, 1), model)], axis=2))
+            else:
+                counted = _counted(columns, model, matrix)
+                found = counted.predict(matrix, pred_contrib=True, num_threads=threads)
+                parts.append(np.asarray(found).reshape(size[0], -1, size[1] + 1))
+        found_NKF = np.concatenate(parts, axis=1)
+        return found_NKF[:, :, :-1].transpose(0, 2, 1), found_NKF[:, :, -1]
+
     def to_bytes(self) -> bytes:
         """The models, compressed: how many bytes each has, in a line of JSON, and then they."""
         if self._packed is None:  # seconds for large models, and more than one asks
@@ -167,13 +195,14 @@ def _parts(
     if isinstance(task, Quantile):
         return [(params | {"alpha": level}, train, stop) for level in task.levels]
     if isinstance(task, Multilabel):
-        return [(params, _label(train, number), _label(stop, number)) for number in range(task.num_outputs)]
+        return [(params, label_rows(train, number), label_rows(stop, number)) for number in range(task.num_outputs)]
     if isinstance(task, (Multiclass, Ordinal)):
         params["num_class"] = len(task.classes or ())
     return [(params, train, stop)]
 
 
-def _label(rows: BoostingRows, number: int) -> BoostingRows:
+def label_rows(rows: BoostingRows, number: int) -> BoostingRows:
+    """The rows that have the label at a place, with that label alone."""
     known = np.isfinite(rows.targets[:, number])
     return BoostingRows(rows.matrix[known], rows.targets[known, number], rows.num_categories)
 
@@ -204,6 +233,14 @@ def _fit_one(params: dict[str, Any], train: BoostingRows, stop: BoostingRows, cl
     text = model.model_to_string(num_iteration=model.best_iteration or -1)
     # All that follows, the guard first, sees the trees as they are kept.
     return TreeColumns.from_text(text).to_text(), model.current_iteration()
+
+
+def _counted(columns: TreeColumns, model: Any, matrix: np.ndarray) -> Any:
+    """The same trees with the rows of each leaf counted."""
+    leaves = np.asarray(model.predict(matrix, pred_leaf=True)).reshape(len(matrix), -1)
+    sizes = columns.columns["num_leaves"].tolist()
+    counts = [1 + np.bincount(leaves[:, place].astype(np.int64), minlength=size) for place, size in enumerate(sizes)]
+    return require("lightgbm", "tables").Booster(model_str=columns.to_text(counts))
 
 
 @dataclass(frozen=True, eq=False)  # LightGBM keeps its callbacks in a set

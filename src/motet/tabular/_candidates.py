@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from motet.tabular._boosting import WIDE, Boosting, TreeSettings
+from motet.tabular._catboost import CatBoostTrees
 from motet.tabular._network import TrainedNetwork, loop_for, network_estimates, shape_for, train_network
 from motet.tabular._own_trees import Grown, TreesBeside, work_file
 from motet.tabular._prepared import Prepared
@@ -17,6 +18,7 @@ from motet.tasks import Task
 from motet.train import Clock, Cost, Emit
 
 NETWORK_THREADS = 4  # of torch at most, where there are processors to spare: more wait for each other
+JUDGED = ("shared", "own_network", "own_lightgbm", "own_catboost")
 OWN_SLACK = 1.25  # own networks stop by rows; the clock is only there for a machine that has become slower
 
 
@@ -29,6 +31,7 @@ class Candidates:
         estimates: by candidate and task, for `rows`.
         networks: the shared network under "", own networks under their task's name.
         trees: by task.
+        catboost: by task, where CatBoost was tried.
         distilled: the small network that was taught by the others, or None.
         costs: by candidate.
         notes: what a reader should know.
@@ -41,6 +44,7 @@ class Candidates:
     estimates: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     networks: dict[str, TrainedNetwork] = field(default_factory=dict)
     trees: dict[str, Boosting] = field(default_factory=dict)
+    catboost: dict[str, CatBoostTrees] = field(default_factory=dict)
     distilled: TrainedNetwork | None = None
     costs: dict[str, Cost] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -51,7 +55,11 @@ class Candidates:
     @property
     def judged(self) -> tuple[str, ...]:
         """The candidates that may serve, but for the distilled network."""
-        return tuple(name for name in ("shared", "own_network", "own_lightgbm") if name in self.estimates)
+        return tuple(name for name in JUDGED if name in self.estimates)
+
+    def trees_of(self, candidate: str) -> Mapping[str, Boosting | CatBoostTrees]:
+        """The trees by task of a candidate that is made of trees; of another none."""
+        return {"own_lightgbm": self.trees, "own_catboost": self.catboost}.get(candidate, {})
 
     def network(self, candidate: str, task: str) -> TrainedNetwork:
         """The network that answers a task as this candidate; with one target the shared one is its own too."""
@@ -81,6 +89,7 @@ class Plan:
         own_networks: whether each target gets a network of its own too.
         least_batch: rows of a step of a network at least.
         ways: by task, the ways in which its trees are to grow, of which the better is kept; None for the one of all.
+        catboost: whether CatBoost is a candidate on small tables.
     """
 
     balance: str
@@ -94,6 +103,7 @@ class Plan:
     own_networks: bool = True
     least_batch: int = 32
     ways: Mapping[str, Sequence[TreeSettings]] | None = None
+    catboost: bool = False
 
 
 def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> Candidates:

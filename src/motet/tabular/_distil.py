@@ -11,9 +11,11 @@ from motet.tabular._lessons import make_lessons
 from motet.tabular._network import State, TrainedNetwork, loop_for, network_estimates, train_network
 from motet.tabular._own_trees import work_file
 from motet.tabular._prepared import Prepared
+from motet.tabular._student import evened, losses_of, student_shape
 from motet.train import Clock, Emit, Meter
 
 ASKING = 0.4  # of the time at most, for the teachers' answers
+LOOKUP_PASSES = 2  # times the usual epochs, of a student that looks rows up
 LEAST_SECONDS = 1.0  # of time, below which there is nothing to be learned
 MOST_GAIN = 3.0  # percent: a student that would have to be better by more to be proven harmless is not taught
 BALANCE = "uncertainty"  # the teachers have settled what the tasks' gradients would fight over
@@ -22,7 +24,7 @@ BALANCE = "uncertainty"  # the teachers have settled what the tasks' gradients w
 def distil(
     prepared: Prepared, found: Candidates, judge: Judge, judged: list[Judged], plan: Plan, *, clock: Clock, emit: Emit
 ) -> list[Judged]:
-    """Teaches one network of the shared one's shape what serves each task, and lets it serve where it may.
+    """Teaches one small network what serves each task, and lets it serve where it may.
 
     It serves a task where the guard's test says that it is worse neither than what serves the task now nor than the
     task's best own model, and only if the artefact becomes smaller by it; otherwise everything stays as it was. Where
@@ -80,19 +82,26 @@ def _could_be_proven(judged: Judged, margin: float) -> bool:
 def _train(
     prepared: Prepared, lessons: Prepared, shared: TrainedNetwork, plan: Plan, clock: Clock, emit: Emit
 ) -> TrainedNetwork:
-    """The student: it goes on from the shared network's joint best state, and has one state for all tasks."""
+    """The student, which has one state for all tasks."""
+    checkpoint = work_file(prepared.tasks, plan.work, "distilled")
+    kept = None if checkpoint is None else checkpoint.with_suffix(".json")
+    shape, start = student_shape(prepared, lessons, shared, clock, kept, seed=plan.seed)
+    lessons = lessons if start is not None else evened(lessons, losses_of(shared, prepared))
+    settings = loop_for(len(lessons.split.train), max_epochs=plan.max_epochs, seed=plan.seed)
+    if shape.lookup and plan.max_epochs is None:  # a pass is cheap, and crosses left out now and then wear slowly
+        settings = replace(settings, max_epochs=LOOKUP_PASSES * settings.max_epochs)
     found = train_network(
         lessons,
         lessons.tasks,
-        shape=shared.shape,
+        shape=shape,
         balance=BALANCE,
-        settings=loop_for(len(lessons.split.train), max_epochs=plan.max_epochs, seed=plan.seed),
+        settings=settings,
         clock=clock,
         stage="distilled",
         emit=emit,
         device=plan.device,
-        checkpoint=work_file(prepared.tasks, plan.work, "distilled"),
-        start=shared.trained.best.joint_state,
+        checkpoint=checkpoint,
+        start=start,
     )
     parameters = {name for name, _ in found.shape.build(prepared.tasks).named_parameters()}
     state = rounded(found.trained.best.joint_state, parameters)
@@ -107,8 +116,8 @@ def artefact_bytes(found: Candidates, judged: Sequence[Judged]) -> int:
     total = 0
     serving = [(one.task.name, candidate) for one in judged for candidate in one.shares[one.served]]
     for part, (name, candidate) in itertools.product((found, *found.folds), serving):
-        if candidate == "own_lightgbm":
-            total += len(part.trees[name].to_bytes())
+        if trees := part.trees_of(candidate):
+            total += len(trees[name].to_bytes())
         else:
             state = part.network(candidate, name).states[name]
             states[id(state)] = state

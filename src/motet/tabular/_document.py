@@ -14,6 +14,7 @@ import torch
 
 from motet import __version__
 from motet.data import fingerprint
+from motet.tabular._catboost import is_installed
 from motet.tabular._outcome import plain
 from motet.tabular._prepared import Prepared
 from motet.tabular._settings import FitSettings
@@ -46,7 +47,7 @@ def run_document(
         "motet": __version__,
         "seed": request["seed"],
         "time_limit": request["time_limit"],
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": _versions(request),
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count(),
                     "device": device.type},
         "data": {"source": request["source"], "fingerprint": request["fingerprint"],
@@ -59,3 +60,10 @@ def run_document(
         "leaks": [asdict(leak) for leak in prepared.leaks],
         "notes": list(notes),
     })  # fmt: skip
+
+
+def _versions(request: Mapping[str, Any]) -> dict[str, str]:
+    """Of Python, and of the packages that decide the result."""
+    settings = request["settings"]
+    others = ("catboost",) if settings.get("deploy") == "best" and settings["catboost"] and is_installed() else ()
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in (*PACKAGES, *others)}

@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from motet._errors import require
 from motet.data import Split
 from motet.tabular._boosting import ways_for
 from motet.tabular._candidates import Candidates, Plan, train_candidates
 from motet.tabular._prepared import Prepared
+from motet.tabular._second_trees import Cut, add_catboost, share_for
 from motet.tabular._settings import LARGEST_SEED
 from motet.tabular._trials import Journal, Trials, tried
 from motet.train import Clock, Cost, Emit
@@ -30,7 +33,8 @@ def train_folds(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> 
     The first cut is the table's own split. In each further one a piece of the train and stop rows is left out, and the
     choose rows end the training. So every row but the test rows has an estimate by candidates that did not learn it,
     and there are ten times as many rows to choose on; what answers for new rows is the mean over the cuts. Where there
-    is time for that too, short trials decide before the first cut which sharing architecture the networks get.
+    is time for that too, short trials decide before the first cut which sharing architecture the networks get. At the
+    end come CatBoost's trees, if they are wanted, on every cut; they are for tables without folds too.
 
     Args:
         prepared: the table.
@@ -47,37 +51,49 @@ def train_folds(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> 
         that end a training are not the ones that are answered for, which would flatter whatever stops the latest; and
         where the test rows are stretches of the table, the pieces are.
     """
+    _load()
     num_pieces = _pieces(prepared, clock)
+    rest = clock.part(1.0 - share_for(prepared, plan, num_pieces + 1, clock))
     if num_pieces:
         journal = Journal(None if plan.work is None else plan.work / "trials.jsonl")
         ways = dict.fromkeys((task.name for task in prepared.tasks), ways_for(len(prepared.split.train)))
         folded = replace(plan, own_networks=False, least_batch=LEAST_BATCH, ways=ways)
-        folded = Trials(prepared, folded, journal, emit).best(clock.part(TRYING))
-        begun = clock.elapsed
-        first = train_candidates(prepared, folded, clock=clock.part(1.0 / (num_pieces + 1)), emit=emit)
+        folded = Trials(prepared, folded, journal, emit).best(rest.part(TRYING))
+        begun = rest.elapsed
+        first = train_candidates(prepared, folded, clock=rest.part(1.0 / (num_pieces + 1)), emit=emit)
         # A machine that other work slows down takes longer for what no clock ends, such as building a network.
-        num_pieces = min(num_pieces, _fitting(clock, clock.elapsed - begun))
+        num_pieces = min(num_pieces, _fitting(rest, rest.elapsed - begun))
         if num_pieces >= FEWEST_PIECES:
-            return _whole(prepared, folded, journal, first, num_pieces, clock, emit)
+            cuts = _cuts(Cut(prepared, folded, first), num_pieces, rest, emit)
+            add_catboost(cuts, clock=clock, emit=emit)
+            return _whole(cuts, journal)
         plan = replace(plan, work=_folder(plan, "once"))
-    return prepared, train_candidates(prepared, plan, clock=clock, emit=emit)
+    found = train_candidates(prepared, plan, clock=rest, emit=emit)
+    add_catboost([Cut(prepared, plan, found)], clock=clock, emit=emit)
+    return prepared, found
 
 
-def _whole(
-    prepared: Prepared, plan: Plan, journal: Journal, first: Candidates, num_pieces: int, clock: Clock, emit: Emit
-) -> tuple[Prepared, Candidates]:
-    """The further cuts, and everything joined."""
+def _cuts(first: Cut, num_pieces: int, clock: Clock, emit: Emit) -> list[Cut]:
+    """The first cut and the further ones, trained."""
+    prepared, plan, cuts = first.prepared, first.plan, [first]
     splits = splits_of(prepared, num_pieces, seed=plan.seed)
-    found = [first]
     for number, split in enumerate(splits[1:], 1):
         text = f"Training again on other rows: cut {number + 1} of {len(splits)}"
         emit({"event": "stage", "stage": f"fold-{number}", "text": text})
-        part, again = clock.part(1.0 / (len(splits) - number)), _again(plan, first, number)
-        found.append(train_candidates(replace(prepared, split=split), again, clock=part, emit=_silent))
+        other, again = replace(prepared, split=split), _again(plan, first.found, number)
+        part = clock.part(1.0 / (len(splits) - number))
+        cuts.append(Cut(other, again, train_candidates(other, again, clock=part, emit=_silent)))
+    return cuts
+
+
+def _whole(cuts: Sequence[Cut], journal: Journal) -> tuple[Prepared, Candidates]:
+    """Everything joined."""
+    prepared, plan = cuts[0].prepared, cuts[0].plan
+    splits = [cut.prepared.split for cut in cuts]
     whole = np.sort(np.concatenate([split.choose for split in splits]))
     nobody = np.array([], dtype=np.int64)
     told = Split(whole, nobody, whole, prepared.split.test, prepared.split.how)
-    joined = _joined(prepared, splits, found)
+    joined = _joined(prepared, splits, [cut.found for cut in cuts])
     joined.trials = [*tried(journal, plan.sharing), *joined.trials]
     return replace(prepared, split=told), joined
 
@@ -101,6 +117,12 @@ def _pieces(prepared: Prepared, clock: Clock) -> int:
         return 0
     within = int(min(PIECES, clock.left / (SECONDS_A_ROW * num_rows + 1.0) - 1.0))
     return within if within >= FEWEST_PIECES else 0
+
+
+def _load() -> None:
+    """Loads what takes seconds, once a process, and would be missing in the first cut alone."""
+    torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # the first optimiser brings torch's compiler
+    require("lightgbm", "tables")
 
 
 def _fitting(clock: Clock, seconds: float) -> int:
@@ -152,7 +174,7 @@ def _joined(prepared: Prepared, splits: Sequence[Split], found: Sequence[Candida
     first = found[0]
     joined = Candidates(
         np.concatenate([chosen[order], prepared.split.test]), networks=first.networks, trees=first.trees,
-        ways=first.ways, trials=first.trials, notes=list(first.notes), folds=tuple(found[1:]),
+        catboost=first.catboost, ways=first.ways, trials=first.trials, notes=list(first.notes), folds=tuple(found[1:]),
     )  # fmt: skip
     for name, by_task in first.estimates.items():
         joined.estimates[name] = {}

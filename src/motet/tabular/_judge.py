@@ -109,7 +109,8 @@ class Judge:
         targets, present = self.prepared.targets(task, self.found.rows)
         num_choose = int(present[: len(self.choose.rows)].sum())
         chosen = targets[:num_choose]
-        raw = {name: self.found.estimates[name][task.name][present] for name in self.found.judged}
+        estimates = {name: self.found.estimates[name] for name in self.found.judged}
+        raw = {name: part[task.name][present] for name, part in estimates.items() if task.name in part}
         shares = {name: {name: 1.0} for name in raw}
         if self.rules.deploy == "best" and num_choose >= LEAST_ROWS:
             shares["blend"], raw["blend"] = self._blend(task, raw, chosen, present)
@@ -121,8 +122,9 @@ class Judge:
         part = self._chosen(judged)
         # Trees stand for the target unless its own network is proven better: with few rows the better score is luck.
         own = "own_lightgbm"
-        if "own_network" in raw and part.compare("own_network", own).low > 0:
-            own = "own_network"
+        for other in ("own_network", "own_catboost"):
+            if other in raw and part.compare(other, own).low > 0:
+                own = other
         guard = part.compare("shared", own)
         served = "shared" if guard.verdict(self.rules.margin) == "not worse" else own
         if "blend" in raw and self._blend_serves(part, served, own):
@@ -143,7 +145,7 @@ class Judge:
         if judged.num_choose < LEAST_ROWS:
             return one
         task, chosen = judged.task, judged.targets[: judged.num_choose]
-        raw = {name: judged.raw[name] for name in self.found.judged}
+        raw = {name: judged.raw[name] for name in self.found.judged if name in judged.raw}
         shares, estimates = self._blend(task, raw, chosen, judged.present)
         scores = [task.score(part[: len(chosen)], chosen)[0] for part in (estimates, judged.raw[judged.served])]
         better = scores[0] > scores[1] if task.higher_is_better else scores[0] < scores[1]

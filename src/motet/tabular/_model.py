@@ -11,7 +11,9 @@ import torch
 from motet import __version__
 from motet._errors import MissingExtraError, RequestError, RunError
 from motet.data import read_table
+from motet.tabular._attributions import drawn, mean_attributions, shapley
 from motet.tabular._candidates import Candidates, Plan, train_candidates
+from motet.tabular._catboost import is_installed
 from motet.tabular._distil import artefact_bytes, distil
 from motet.tabular._document import request_document, run_document
 from motet.tabular._effects import feature_effects
@@ -160,6 +162,7 @@ class TabularModel:
             threads,
             settings.torch_device(),
             None if run is None else run.work,
+            catboost=settings.deploy == "best" and settings.catboost and is_installed(),
         )
         share = (1 - RESERVED) * (1 - DISTILLING if settings.deploy == "small" else 1.0)
         train = train_folds if settings.deploy == "best" else _train_once
@@ -292,6 +295,32 @@ class TabularModel:
         labelled = self._labelled(table, tasks, seed).sample(max_rows, seed)
         return feature_effects(self.served_, labelled, repeats=repeats, seed=seed)
 
+    def attributions(
+        self, table: Any, *, tasks: Sequence[str] | None = None, max_rows: int = 500, seed: int = 0
+    ) -> pl.DataFrame:
+        """How far each feature moves each target's answers: mean absolute Shapley values.
+
+        Choose it over `effects` where there are no labels, or where what the model does counts and not what it is
+        worth: a feature that moves answers the wrong way is large here and has a negative drop there.
+
+        Args:
+            table: rows, with labels or without.
+            tasks: the targets to explain.
+            max_rows: rows, drawn at random from a longer table.
+            seed: of the draw and of the permutations.
+
+        Returns:
+            a row for each target and feature, the largest first: `mean_shap`, its `share` of all, in the `unit` of the
+            `estimate` (by sampled permutations) or of the trees' `score` (one LightGBM serves: exact). Features that
+            say the same are one row, named `a + b`, with their `columns`.
+
+        Cost: (features + 1) × 4 predictions of the rows.
+        """
+        checked("seed", seed, low=0, high=LARGEST_SEED)
+        checked("max_rows", max_rows, low=2, high=1e9)
+        served, frame = self._model(), drawn(read_table(table), max_rows, seed)
+        return mean_attributions(shapley(served, frame, served.names(tasks), seed=seed))
+
     def check_effects(
         self, table: Any, effects: pl.DataFrame, *, max_rows: int = 100_000, seed: int = 0
     ) -> pl.DataFrame:
@@ -299,7 +328,7 @@ class TabularModel:
 
         Args:
             table: labelled rows; half of them train, and 35% score.
-            effects: what `effects` gave; its targets are checked.
+            effects: what `effects` or `attributions` gave; its targets are checked.
             max_rows: rows, drawn at random from a longer table.
             seed: of the parts, the trees and the resamples.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motet.balance import from_name
-from motet.models import MultiTaskModel, TabularEncoder, TokenEncoder, bin_edges
+from motet.models import LookupEncoder, MultiTaskModel, TabularEncoder, TokenEncoder, bin_edges
 from motet.models.sharing import from_name as sharing_from_name
 from motet.models.sharing import methods as architectures
 from motet.models.sharing import settings_of
@@ -40,6 +40,11 @@ class NetworkShape:
         sharing_settings: its settings.
         token_width: size of a column's token, where the architecture reads tokens; it then brings its own encoder, and
             `width`, `num_blocks`, `dropout` and the embedding sizes are not used.
+        number_sizes: codes of each number column, where they look up vectors of `category_dim` numbers; () elsewhere.
+        crosses: columns of each cross that looks up a vector too.
+        cross_dim: size of such a vector.
+        lookup: whether columns look up vectors; `dropout` is then of crosses.
+        values: whether numbers join their codes; not so in runs of before this was there.
     """
 
     num_bins: int
@@ -54,6 +59,11 @@ class NetworkShape:
     sharing: str = "hard"
     sharing_settings: dict[str, Any] = field(default_factory=dict)
     token_width: int = 32
+    number_sizes: tuple[int, ...] = ()
+    crosses: tuple[tuple[int, ...], ...] = ()
+    cross_dim: int = 6
+    lookup: bool = False
+    values: bool = False
 
     def build(self, tasks: Sequence[Task], edges: Tensor | None = None) -> MultiTaskModel:
         """A network of this shape; without `edges` they wait to be loaded with the weights."""
@@ -64,7 +74,19 @@ class NetworkShape:
             sharing = sharing_from_name(self.sharing, len(tasks), width=encoder.width, settings=self.sharing_settings)
             return MultiTaskModel(encoder, sharing, tasks, head_width=self.head_width)
 
-    def _encoder(self, edges: Tensor) -> TabularEncoder | TokenEncoder:
+    def _encoder(self, edges: Tensor) -> TabularEncoder | TokenEncoder | LookupEncoder:
+        if self.lookup:
+            return LookupEncoder(
+                edges,
+                self.number_sizes,
+                self.category_sizes,
+                self.crosses,
+                width=self.width,
+                num_blocks=self.num_blocks,
+                dim=self.category_dim,
+                cross_dim=self.cross_dim,
+                cross_dropout=self.dropout,
+            )
         if architectures()[self.sharing].reads == "tokens":
             return TokenEncoder(edges, self.category_sizes, width=self.token_width)
         return TabularEncoder(
@@ -75,16 +97,26 @@ class NetworkShape:
             number_dim=self.number_dim,
             category_dim=self.category_dim,
             dropout=self.dropout,
+            values=self.values,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The shape as plain JSON data."""
-        return asdict(self) | {"category_sizes": list(self.category_sizes)}
+        return asdict(self) | {
+            "category_sizes": list(self.category_sizes),
+            "number_sizes": list(self.number_sizes),
+            "crosses": [list(cross) for cross in self.crosses],
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "NetworkShape":
         """Reads what `to_dict` gave."""
-        arguments: dict[str, Any] = {**data, "category_sizes": tuple(data["category_sizes"])}
+        tuples = {
+            "category_sizes": tuple(data["category_sizes"]),
+            "number_sizes": tuple(data.get("number_sizes", ())),
+            "crosses": tuple(tuple(cross) for cross in data.get("crosses", ())),
+        }
+        arguments: dict[str, Any] = {**data, **tuples}
         return cls(**arguments)
 
 
@@ -117,6 +149,7 @@ def shape_for(
         width=256 if num_rows >= 20_000 else 128,
         dropout=0.0 if num_rows >= 100_000 else 0.1 if num_rows >= 20_000 else 0.2,
         sharing=sharing,
+        values=True,
         sharing_settings=settings_of(sharing, sharing_settings),  # whole, so that other defaults one day do no harm
     )
 

@@ -38,7 +38,7 @@ def check_effects(
     Args:
         encoder: of the features.
         labelled: rows to train on (half), to stop on (15%) and to score (the rest); groups stay together.
-        effects: as `feature_effects` gives them.
+        effects: as `feature_effects` gives them, or `mean_attributions`: the largest first.
         seed: of the parts, the trees and the resamples.
         threads: processor threads.
 
@@ -54,9 +54,10 @@ def check_effects(
     """
     matrix = join(encoder.transform(labelled.frame))
     owners = [*number_owners(encoder), *encoder.category_names]
+    size = "drop" if "drop" in effects.columns else "mean_shap"
     rows = []
     for name in labelled.tasks:
-        ranked = effects.filter(pl.col("target") == name, pl.col("drop").is_not_null())
+        ranked = effects.filter(pl.col("target") == name, pl.col(size).is_not_null())
         trial = _Trial(labelled, name, matrix, owners, len(encoder.category_names), seed, threads)
         rows.append(_checked(trial, ranked["columns"].to_list()))
     return pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from motet.models import MultiTaskModel
 from motet.tabular._blend import mixed
 from motet.tabular._boosting import Boosting
 from motet.tabular._candidates import Candidates
+from motet.tabular._catboost import CatBoostTrees
 from motet.tabular._halves import stored
 from motet.tabular._network import NetworkShape, TrainedNetwork
 from motet.tabular._outcome import Outcome
@@ -48,7 +49,7 @@ class Answer:
 
     Args:
         task: the fitted task.
-        served_by: `shared`, `own_network`, `own_lightgbm`, `distilled` or `blend`.
+        served_by: `shared`, `own_network`, `own_lightgbm`, `own_catboost`, `distilled` or `blend`.
         shares: how much each candidate gives to the answer.
         calibration: applied to the answer.
         interval: gives bounds around a number, or None.
@@ -78,10 +79,12 @@ class Fold:
     Args:
         networks: as of `Served`.
         trees: as of `Served`.
+        catboost: as of `Served`.
     """
 
     networks: tuple[ServedNetwork, ...]
     trees: dict[str, Boosting]
+    catboost: dict[str, CatBoostTrees] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Served:
         networks: that serve some task.
         trees: by task, where they serve.
         folds: what was trained on other cuts of the rows; estimates are the mean over these and the first.
+        catboost: CatBoost's trees by task, where they serve.
     """
 
     encoder: FeatureEncoder
@@ -101,6 +105,12 @@ class Served:
     networks: tuple[ServedNetwork, ...]
     trees: dict[str, Boosting]
     folds: tuple[Fold, ...] = ()
+    catboost: dict[str, CatBoostTrees] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Fold:
+        """What was trained on the table's own split."""
+        return Fold(self.networks, self.trees, self.catboost)
 
     @classmethod
     def from_candidates(cls, encoder: FeatureEncoder, outcomes: Sequence[Outcome], found: Candidates) -> "Served":
@@ -116,7 +126,7 @@ class Served:
             for outcome in outcomes
         }
         first, *others = (_serving(answers, part) for part in (found, *found.folds))
-        return cls(encoder, answers, first.networks, first.trees, tuple(others))
+        return cls(encoder, answers, first.networks, first.trees, tuple(others), first.catboost)
 
     def estimate(self, frame: pl.DataFrame, tasks: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Calibrated estimates of the asked-for tasks for every row of a table; only what they need is computed."""
@@ -126,7 +136,7 @@ class Served:
 
     def _estimate(self, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
         features = self.encoder.transform(frame)
-        parts = [self._raw(part, features, names) for part in (Fold(self.networks, self.trees), *self.folds)]
+        parts = [self._raw(part, features, names) for part in (self.first, *self.folds)]
         return {
             name: self.answers[name].calibration.apply(np.mean([part[name] for part in parts], axis=0))
             if len(parts) > 1
@@ -142,11 +152,12 @@ class Served:
             if wanted := [name for name in network.answers if name in found]:
                 for name, values in estimate(network.model, rows, np.arange(len(features)), wanted).items():
                     found[name][network.candidate] = values
-        if wanted := [name for name in part.trees if name in found]:
-            matrix = join(features)
-            threads = torch.get_num_threads()
-            for name in wanted:
-                found[name]["own_lightgbm"] = part.trees[name].estimate(matrix, threads=threads)
+        for candidate, trees in (("own_lightgbm", part.trees), ("own_catboost", part.catboost)):
+            if wanted := [name for name in trees if name in found]:
+                matrix = join(features)
+                threads = torch.get_num_threads()
+                for name in wanted:
+                    found[name][candidate] = trees[name].estimate(matrix, threads=threads)
         return {name: mixed(found[name], self.answers[name].shares) for name in names}
 
     def names(self, tasks: Sequence[str] | None) -> list[str]:
@@ -159,7 +170,7 @@ class Served:
 
     def to_files(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """The JSON part, for `run.json`, and the tensors, for `model.safetensors`."""
-        networks, tensors = _fold_files(Fold(self.networks, self.trees), "")
+        networks, tensors = _fold_files(self.first, "")
         folds = []
         for number, fold in enumerate(self.folds):
             described, more = _fold_files(fold, f"fold.{number}.")
@@ -199,7 +210,7 @@ class Served:
             for number, data in enumerate(document.get("folds", ()))
         ]
         encoder = FeatureEncoder.from_dict(document["features"])
-        return cls(encoder, answers, first.networks, first.trees, tuple(folds))
+        return cls(encoder, answers, first.networks, first.trees, tuple(folds), first.catboost)
 
 
 def _serving(answers: Mapping[str, Answer], found: Candidates) -> Fold:
@@ -213,7 +224,8 @@ def _serving(answers: Mapping[str, Answer], found: Candidates) -> Fold:
                 model.load_state_dict(state)
                 networks.append(ServedNetwork(model.eval(), network.shape, serving, candidate))
     trees = {name: found.trees[name] for name, answer in answers.items() if "own_lightgbm" in answer.shares}
-    return Fold(tuple(networks), trees)
+    others = {name: found.catboost[name] for name, answer in answers.items() if "own_catboost" in answer.shares}
+    return Fold(tuple(networks), trees, others)
 
 
 def _fold_files(fold: Fold, prefix: str) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
@@ -232,6 +244,7 @@ def _fold_files(fold: Fold, prefix: str) -> tuple[list[dict[str, Any]], dict[str
         state = network.model.state_dict()
         tensors |= {f"{prefix}network.{number}.{name}": stored(value) for name, value in state.items()}
     tensors |= {f"{prefix}trees.{name}": as_tensor(trees.to_bytes()) for name, trees in fold.trees.items()}
+    tensors |= {f"{prefix}catboost.{name}": as_tensor(trees.to_bytes()) for name, trees in fold.catboost.items()}
     return networks, tensors
 
 
@@ -254,7 +267,12 @@ def _fold_read(
         for name, answer in answers.items()
         if "own_lightgbm" in answer.shares
     }
-    return Fold(tuple(networks), trees)
+    others = {
+        name: CatBoostTrees.from_bytes(answer.task, tensors[f"{prefix}catboost.{name}"].numpy().tobytes())
+        for name, answer in answers.items()
+        if "own_catboost" in answer.shares
+    }
+    return Fold(tuple(networks), trees, others)
 
 
 def _trained(found: Candidates) -> list[tuple[str, str, TrainedNetwork]]:

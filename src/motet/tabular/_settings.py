@@ -33,6 +33,8 @@ class FitSettings:
             others where the guard finds that not worse; `best` by a blend of its candidates where that is proven
             better, which keeps all of them in the artefact, and small tables by the mean over several cuts of their
             rows.
+        catboost: whether `best` takes CatBoost as a candidate for each target of a small table, where it is installed.
+            Without it the run can be exported, and loaded where CatBoost is missing.
     """
 
     balance: str = "uncertainty"
@@ -45,6 +47,7 @@ class FitSettings:
     deploy: str = "small"
     sharing: str = "hard"
     sharing_settings: Mapping[str, Any] | None = None
+    catboost: bool = True
 
     def __post_init__(self) -> None:
         from_name(self.balance)

@@ -22,9 +22,11 @@ class Taught:
 
     Args:
         inner: the other task, fitted.
+        scale: what the loss is divided by.
     """
 
     inner: Task
+    scale: float = 1.0
 
     masked_loss = Task.masked_loss
 
@@ -49,7 +51,8 @@ class Taught:
         by_label = self.inner.loss(outputs, label)
         by_teacher = distance(self.inner, outputs, soft)
         share = torch.where(known, torch.where(taught, SOFT_SHARE, 0.0), 1.0).to(by_label.dtype)
-        return torch.where(known, (1.0 - share) * by_label, 0.0) + torch.where(taught, share * by_teacher, 0.0)
+        found = torch.where(known, (1.0 - share) * by_label, 0.0) + torch.where(taught, share * by_teacher, 0.0)
+        return found / self.scale
 
     def estimate(self, outputs: Tensor) -> Tensor:
         """The other task's."""

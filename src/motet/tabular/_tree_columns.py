@@ -49,12 +49,17 @@ class TreeColumns:
                     words[name].extend(values.split())
         return cls("\n".join(kept).rstrip("\n"), {name: _array(name, found) for name, found in words.items()})
 
-    def to_text(self) -> str:
-        """LightGBM's own text form; the same for the same columns, whatever they were read from."""
+    def to_text(self, leaf_counts: Sequence[np.ndarray] | None = None) -> str:
+        """LightGBM's own text form; the same for the same columns, whatever they were read from.
+
+        Args:
+            leaf_counts: how many rows each leaf has, by tree; only TreeSHAP reads them.
+        """
         parts = [self.head + "\n"]
         for number, tree in enumerate(self.trees()):
             lines = [f"Tree={number}", f"num_leaves={len(tree['leaf_value'])}", f"num_cat={_num_sets(tree)}"]
             lines += [f"{name}={_words(values)}" for name, values in tree.items() if len(values) or name in SPLITS]
+            lines += [] if leaf_counts is None else _count_lines(tree, leaf_counts[number])
             parts.append("\n".join([*lines, "is_linear=0", "shrinkage=1", "\n"]))
         return "\n".join([*parts, _END + "\n"])
 
@@ -97,6 +102,15 @@ class TreeColumns:
 def _array(name: str, words: Sequence[str]) -> np.ndarray:
     kind = (LEAVES | SPLITS | SETS).get(name, np.int64)
     return np.array(words, dtype=np.float64 if kind != np.int64 else np.int64).astype(kind)
+
+
+def _count_lines(tree: Mapping[str, np.ndarray], leaves: np.ndarray) -> list[str]:
+    """The rows of each leaf and, below each split, of all its leaves."""
+    splits = np.zeros(len(leaves) - 1, dtype=np.int64)
+    for place in reversed(range(len(splits))):  # a split comes before those below it
+        for child in (int(tree["left_child"][place]), int(tree["right_child"][place])):
+            splits[place] += leaves[~child] if child < 0 else splits[child]
+    return [f"leaf_count={_words(leaves)}", f"internal_count={_words(splits)}"]
 
 
 def _num_sets(tree: Mapping[str, np.ndarray]) -> int:

@@ -51,9 +51,13 @@ def test_tasks_with_few_rows_are_tested_together_and_without_the_one_that_is_wor
 
 def test_of_two_models_that_are_as_good_the_mean_serves():
     sizes = {f"t{number}": 60 for number in range(5)}
-    found = guard_tasks(part_of(sizes, dict.fromkeys(sizes, 1.0), dict.fromkeys(sizes, 1.0)), list(sizes), 0.5)
+    part = part_of(sizes, dict.fromkeys(sizes, 1.0), dict.fromkeys(sizes, 1.0))
+    found = guard_tasks(part, list(sizes), 0.5)
     assert set(found.served_by.values()) == {BLEND}
     assert found.blend is not None
+    single = guard_tasks(part, list(sizes), 0.5, blends=False)
+    assert set(single.served_by.values()) == {"own_lightgbm"}
+    assert single.blend is None
     assert found.blend.verdict == "not worse"
     assert found.blend.comparison.gain == pytest.approx(100 * (1 - 0.5**0.5), abs=8)  # two errors of half the size
 

@@ -11,7 +11,7 @@ import numpy as np
 from motet._errors import RequestError, require
 from motet.tabular.boosting._ensemble import PLANS, Ensemble, Rows, State
 from motet.tabular.boosting._gates import gate, is_turned
-from motet.tabular.boosting._losses import loss_of
+from motet.tabular.boosting._losses import Loss, loss_of
 from motet.tabular.boosting._readings import TaskReading
 from motet.tabular.boosting._rows import TaskRows, codes_of, with_codes
 from motet.tabular.boosting._trees import TreeSettings
@@ -46,6 +46,23 @@ class _Learned:
     plan: str
     losses: dict[str, float]
     readings: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an answer is made of, for whoever writes it in another form.
+
+    Args:
+        texts: LightGBM's text form of each block; empty for one without trees.
+        start: (C,) constant scores.
+        shares: (T,) of the far side.
+        loss: gives estimates of scores.
+    """
+
+    texts: Mapping[str, str]
+    start: np.ndarray
+    shares: np.ndarray
+    loss: Loss
 
 
 class RMTGB:
@@ -219,6 +236,12 @@ class RMTGB:
             ))
             for place, name in enumerate(rows.names)
         ]  # fmt: skip
+
+
+def parts_of(model: RMTGB) -> Parts:
+    """What a model's answers are made of."""
+    learned = model._learned
+    return Parts(learned.texts, np.array(learned.start), model._shares(), model._loss)
 
 
 def _check(task: Task, train: TaskRows, plans: Sequence[str]) -> None:

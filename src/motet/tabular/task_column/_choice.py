@@ -68,7 +68,7 @@ class Sources:
         return frozenset(name for name, found in self.served_by.items() if found == source)
 
 
-def guard_tasks(part: Part, names: Sequence[str], margin: float) -> Sources:
+def guard_tasks(part: Part, names: Sequence[str], margin: float, *, blends: bool = True) -> Sources:
     """Each task's guard: by its own choose rows where these are 20 or more and settle it, else with the other tasks.
 
     A task whose own rows say neither "worse" nor "not worse" is tested together with all tasks but those that are
@@ -80,6 +80,7 @@ def guard_tasks(part: Part, names: Sequence[str], margin: float) -> Sources:
         part: the choose rows, with the estimates of `shared`, of the own models and of the blend.
         names: of the tasks that were learned.
         margin: percent by which what serves may be worse.
+        blends: whether the mean may serve; without it each task is answered by one model.
     """
     alone = {name: _guard(part, SERVED, [name], margin) for name in names}
     settled = {name: guard for name, guard in alone.items() if guard.verdict != "not proven"}
@@ -88,7 +89,7 @@ def guard_tasks(part: Part, names: Sequence[str], margin: float) -> Sources:
     guards = alone if together is None else dict.fromkeys(group, together) | settled
     served_by = {name: SERVED if guard.verdict == "not worse" else Own.name for name, guard in guards.items()}
     blend = None
-    if any(guard.verdict == "not proven" for guard in guards.values()):
+    if blends and any(guard.verdict == "not proven" for guard in guards.values()):
         blend = _guard(part, BLEND, group, margin)
         if blend.verdict == "not worse":
             served_by |= {name: BLEND for name, guard in guards.items() if guard.verdict == "not proven"}

@@ -31,12 +31,14 @@ class Rules:
         level: share of rows that an interval is to cover.
         resamples: of the bootstrap.
         seed: of the resamples.
+        blends: whether the mean of the learner and the own model may serve a task.
     """
 
     margin: float = 0.5
     level: float = 0.9
     resamples: int = 500
     seed: int = 0
+    blends: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Choice:
         for part in (self.choose, self.test):
             part.estimates[SERVED] = part.estimates[learner]
             part.estimates[BLEND] = 0.5 * (part.estimates[learner] + part.estimates[Own.name])
-        sources = guard_tasks(self.choose, self.names, self.rules.margin)
+        sources = guard_tasks(self.choose, self.names, self.rules.margin, blends=self.rules.blends)
         for part in (self.choose, self.test):
             part.estimates[ANSWER] = mixed(part, sources)
         intervals, interval = self._intervals()

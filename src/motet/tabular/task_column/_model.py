@@ -12,6 +12,7 @@ import torch
 from motet import __version__
 from motet._errors import MissingExtraError, RequestError, RunError, suggest
 from motet.data import read_table
+from motet.tabular._attributions import Shapley, drawn, mean_attributions, shapley
 from motet.tabular._document import request_document, run_document
 from motet.tabular._effects import feature_effects
 from motet.tabular._evaluate import evaluated
@@ -71,6 +72,8 @@ class TaskColumnModel:
         roles: of columns, which override what is inferred.
         max_epochs: of the networks, or None to suit the table.
         margin: percent by which the learner of all tasks may be worse than a task's own model and still serve it.
+        deploy: `small` answers each task by one model; `best` also by the mean of its own and the learner of all tasks,
+            which keeps both.
 
     Attributes:
         metrics_: the proof, over all tasks and by task, as in `metrics.json`; after `fit`.
@@ -103,6 +106,7 @@ class TaskColumnModel:
         roles: Mapping[str, str] | None = None,
         max_epochs: int | None = None,
         margin: float = 0.5,
+        deploy: str = "best",
     ) -> None:
         for name in learners:
             if name not in LEARNERS:
@@ -112,7 +116,7 @@ class TaskColumnModel:
         self.learners = tuple(name for name in LEARNERS if name in {"pooled", *learners})
         self.time_limit, self.seed = time_limit, seed
         self.split, self.split_column, self.roles = split, split_column, roles
-        self.max_epochs, self.margin = max_epochs, margin
+        self.max_epochs, self.margin, self.deploy = max_epochs, margin, deploy
 
     def fit(
         self,
@@ -134,7 +138,7 @@ class TaskColumnModel:
         """
         clock = Clock(None if self.time_limit is None else checked("time_limit", self.time_limit, low=1e-9, high=1e12))
         checked("seed", self.seed, low=0, high=LARGEST_SEED)
-        settings = FitSettings(max_epochs=self.max_epochs, margin=self.margin)
+        settings = FitSettings(max_epochs=self.max_epochs, margin=self.margin, deploy=self.deploy, catboost=False)
         frame = read_table(table)
         request = request_document(
             table, frame, [self.target], settings, seed=self.seed, time_limit=self.time_limit, split=self.split,
@@ -160,7 +164,8 @@ class TaskColumnModel:
         training = Training(ready, self.learners, seed=self.seed, max_epochs=self.max_epochs, work=work, log=log)
         fitted = training.fit(clock)
         log({"event": "stage", "stage": "choose", "text": "Choosing and measuring on held-out rows"})
-        measured = Choice(ready, fitted, Rules(margin=self.margin, seed=self.seed)).measure()
+        rules = Rules(margin=self.margin, seed=self.seed, blends=self.deploy == "best")
+        measured = Choice(ready, fitted, rules).measure()
         self.served_ = measured.served
         self.metrics_ = measured.metrics | costs_document(training.costs, clock.elapsed)
         self.readings_ = _readings(fitted)
@@ -299,6 +304,36 @@ class TaskColumnModel:
         ]
         says_nothing = (pl.col("target") != self.task_.name) & (pl.col("feature") == self.task_column)
         return pl.concat(parts).filter(~says_nothing)
+
+    def attributions(
+        self, table: Any, *, tasks: Sequence[str] | None = None, max_rows: int = 500, seed: int = 0
+    ) -> pl.DataFrame:
+        """How far each feature, the task column among them, moves the answers.
+
+        Args:
+            table: rows, with labels or without.
+            tasks: the target, for all rows together, and names of tasks, for theirs alone; None for the target.
+            max_rows: rows, drawn at random from a longer table.
+            seed: of the draw and of the permutations.
+
+        Returns:
+            As `TabularModel.attributions`, with the target or the task under `target`.
+
+        Raises:
+            RequestError: a task that no row belongs to.
+        """
+        checked("seed", seed, low=0, high=LARGEST_SEED)
+        checked("max_rows", max_rows, low=2, high=1e9)
+        served, frame = self._served(), read_table(table)
+        found: dict[str, Shapley] = {}
+        target, owners = served.task.name, owners_of(frame, self.task_column)
+        for name in dict.fromkeys(tasks or [target]):
+            rows = frame if name == target else frame.filter(pl.Series(owners == name))
+            if not rows.height:
+                message = f"No row of the table belongs to task '{name}'.{suggest(name, np.unique(owners).tolist())} "
+                raise RequestError(message + "Name one that is there.")
+            found[name] = shapley(served, drawn(rows, max_rows, seed), [target], seed=seed)[target]
+        return mean_attributions(found)
 
     def check_effects(
         self, table: Any, effects: pl.DataFrame, *, max_rows: int = 100_000, seed: int = 0
