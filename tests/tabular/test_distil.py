@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from motet.tabular import _distil, _lessons
 from motet.tabular import _model as model_module
 from motet.tabular._candidates import Candidates
 from motet.tabular._guard import Comparison
-from motet.tabular._judge import Judged
+from motet.tabular._judge import Judged, may_serve
+from motet.tabular._lessons import _known_well
 from motet.tabular._prepared import Prepared, prepare
 from motet.tabular._taught import Taught, distance, estimate_width, label_width, labels_of, pack
 from motet.tasks import Binary, Count, Multiclass, Multilabel, Ordinal, Quantile, Regression, Task
@@ -205,6 +207,29 @@ def test_it_answers_alike_when_loaded_and_the_report_names_it(run: tuple[Tabular
     text = write_report(out).read_text()
     assert "small distilled network" in text
     assert "their own model" not in text
+
+
+@pytest.mark.parametrize(
+    ("served", "own", "expected"),
+    [
+        ((0.1, -0.4, 0.6), (0.1, -0.4, 0.6), True),
+        ((0.1, -0.9, 1.1), (0.8, 0.1, 1.5), True),  # the rows cannot tell from what serves; the own model is behind
+        ((-0.2, -0.9, 0.5), (0.8, 0.1, 1.5), True),
+        ((-0.6, -1.4, 0.2), (0.8, 0.1, 1.5), False),  # further below what serves than the margin, in the mean
+        ((0.1, -0.9, 1.1), (0.1, -0.9, 1.1), False),  # nothing is proven against the own model
+        ((2.0, 1.0, 3.0), (-1.0, -2.0, -0.6), False),
+    ],
+)
+def test_the_own_model_must_be_matched_for_sure_and_what_serves_within_the_margin(served, own, expected) -> None:
+    assert may_serve(Comparison(*served), Comparison(*own), 0.5) is expected
+
+
+def test_of_a_number_that_is_known_well_no_teacher_speaks_of_new_rows() -> None:
+    best = SimpleNamespace(joint_scores={"y": 1.0, "z": 8.0, "b": 0.99}, constants={"y": 10.0, "z": 10.0, "b": 0.5})
+    found = cast("Candidates", SimpleNamespace(networks={"": SimpleNamespace(trained=SimpleNamespace(best=best))}))
+    assert _known_well(found, Regression("y"))
+    assert not _known_well(found, Regression("z"))
+    assert not _known_well(found, Binary("b"))
 
 
 def test_a_student_that_is_worse_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

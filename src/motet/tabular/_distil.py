@@ -15,7 +15,6 @@ from motet.tabular._student import evened, losses_of, student_shape
 from motet.train import Clock, Emit, Meter
 
 ASKING = 0.4  # of the time at most, for the teachers' answers
-LOOKUP_PASSES = 2  # times the usual epochs, of a student that looks rows up
 LEAST_SECONDS = 1.0  # of time, below which there is nothing to be learned
 MOST_GAIN = 3.0  # percent: a student that would have to be better by more to be proven harmless is not taught
 BALANCE = "uncertainty"  # the teachers have settled what the tasks' gradients would fight over
@@ -26,8 +25,9 @@ def distil(
 ) -> list[Judged]:
     """Teaches one small network what serves each task, and lets it serve where it may.
 
-    It serves a task where the guard's test says that it is worse neither than what serves the task now nor than the
-    task's best own model, and only if the artefact becomes smaller by it; otherwise everything stays as it was. Where
+    It serves a task where the guard's test says that it is not worse than the task's best own model, and neither than
+    what serves the task now or, where the rows cannot tell, within the margin of that in the mean; and only if the
+    artefact becomes smaller by it, otherwise everything stays as it was. Where
     what serves is no larger than one network, such as the shared one for all tasks, there is nothing to do; nor where
     the choose rows are too few to tell.
 
@@ -88,8 +88,6 @@ def _train(
     shape, start = student_shape(prepared, lessons, shared, clock, kept, seed=plan.seed)
     lessons = lessons if start is not None else evened(lessons, losses_of(shared, prepared))
     settings = loop_for(len(lessons.split.train), max_epochs=plan.max_epochs, seed=plan.seed)
-    if shape.lookup and plan.max_epochs is None:  # a pass is cheap, and crosses left out now and then wear slowly
-        settings = replace(settings, max_epochs=LOOKUP_PASSES * settings.max_epochs)
     found = train_network(
         lessons,
         lessons.tasks,
