@@ -99,6 +99,10 @@ def ours(run: Path, folder: Path, rows: pl.DataFrame, threads: int) -> dict[str,
             "bytes": size,
             "model_bytes": (run / "model.safetensors").stat().st_size,
             "served_by": served,
+            "test_rows": {
+                name: {key: found[key] for key in ("metric", "motet", "single_task", "gain_percent", "ci95")}
+                for name, found in model.metrics_["tasks"].items()
+            },
             **timed(lambda place: model.estimate(frames[place % len(frames)]), lambda _: model.estimate(rows), 300),
         }
     }

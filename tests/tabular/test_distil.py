@@ -1,6 +1,7 @@
 """One small network taught by what serves: its losses, its lessons, and when it may serve."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from motet.tabular._candidates import Candidates
 from motet.tabular._guard import Comparison
 from motet.tabular._judge import Judged, may_serve
 from motet.tabular._lessons import _known_well
+from motet.tabular._network import TrainedNetwork
 from motet.tabular._prepared import Prepared, prepare
 from motet.tabular._taught import Taught, distance, estimate_width, label_width, labels_of, pack
 from motet.tasks import Binary, Count, Multiclass, Multilabel, Ordinal, Quantile, Regression, Task
@@ -132,6 +134,15 @@ def small(rows: int = 200) -> Prepared:
     return prepare(small_table(rows), TARGETS, split="random", split_column=None, roles={}, seed=0)
 
 
+def with_scores(tasks: Sequence[Task], score: float) -> Candidates:
+    """Candidates of which no more is known than what the shared network scores; the best constant scores 1."""
+    names = [task.name for task in tasks]
+    best = SimpleNamespace(joint_scores=dict.fromkeys(names, score), constants=dict.fromkeys(names, 1.0))
+    found = Candidates(np.array([], dtype=np.int64))
+    found.networks[""] = cast("TrainedNetwork", SimpleNamespace(trained=SimpleNamespace(best=best)))
+    return found
+
+
 def test_a_teacher_speaks_only_of_rows_that_it_did_not_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = small()
 
@@ -139,7 +150,7 @@ def test_a_teacher_speaks_only_of_rows_that_it_did_not_learn_from(monkeypatch: p
         return {task.name: np.full((len(features), estimate_width(task)), 0.25, dtype=np.float32) for task in tasks}
 
     monkeypatch.setattr(_lessons, "teach", said)
-    nobody = Candidates(np.array([], dtype=np.int64))
+    nobody = with_scores(prepared.tasks, 1.0)
     lessons = _lessons.make_lessons(prepared, nobody, {}, seed=0, clock=Clock(), threads=1)
     train, stop = prepared.split.train, prepared.split.stop
     rows, count = np.concatenate([train, stop]), len(train) + len(stop)
@@ -225,11 +236,12 @@ def test_the_own_model_must_be_matched_for_sure_and_what_serves_within_the_margi
 
 
 def test_of_a_number_that_is_known_well_no_teacher_speaks_of_new_rows() -> None:
-    best = SimpleNamespace(joint_scores={"y": 1.0, "z": 8.0, "b": 0.99}, constants={"y": 10.0, "z": 10.0, "b": 0.5})
-    found = cast("Candidates", SimpleNamespace(networks={"": SimpleNamespace(trained=SimpleNamespace(best=best))}))
-    assert _known_well(found, Regression("y"))
-    assert not _known_well(found, Regression("z"))
-    assert not _known_well(found, Binary("b"))
+    y, b = Regression("y"), Binary("b", classes=(False, True))
+    assert _known_well(with_scores([y], 0.1), y)
+    assert not _known_well(with_scores([y], 0.8), y)
+    found = with_scores([b], 0.99)
+    found.networks[""].trained.best.constants["b"] = 0.5
+    assert not _known_well(found, b)
 
 
 def test_a_student_that_is_worse_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

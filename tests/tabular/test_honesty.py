@@ -141,8 +141,9 @@ def test_no_number_is_nan_and_nulls_are_where_they_may_be(honest):
 
 
 def test_rows_of_the_log_are_json_without_nan(honest):
+    assert honest.log_
     for record in honest.log_:
-        json.dumps(record, allow_nan=False)
+        assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
 def test_the_proof_has_the_keys_that_the_docs_promise(honest):

@@ -68,9 +68,9 @@ def shapley(served: Serving, frame: pl.DataFrame, names: Sequence[str], *, seed:
     """Each asked-for target's Shapley values for the rows of a table.
 
     A target that one LightGBM serves gets TreeSHAP as LightGBM computes it, exact, in its scores, with the branches as
-    often taken as by these rows. Any other is sampled:
-    a row's features replace those of another row of the table one after the other, and each is given what the answer
-    moved by, φ_j = mean over permutations of f(x before and at j, z after) − f(x before j, z from j on).
+    often taken as by these rows. Any other is sampled: a row's features replace those of another row of the table one
+    after the other, and each is given what the answer moved by, φ_j = mean over permutations of
+    f(x before and at j, z after) − f(x before j, z from j on).
 
     Args:
         served: the model.

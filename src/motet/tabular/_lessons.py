@@ -64,8 +64,6 @@ def make_lessons(
 
 def _known_well(found: Candidates, task: Task) -> bool:
     """Whether the shared network has a number's error down to a small part of the best constant's."""
-    if "" not in found.networks:
-        return False
     best = found.networks[""].trained.best
     skilled = skill(task, best.joint_scores[task.name], best.constants[task.name]) > KNOWN_WELL
     return skilled and isinstance(task, (Regression, Quantile))
