@@ -73,6 +73,32 @@ def test_what_does_not_fit(base, experts, options, message):
         merge(base, experts, **options)
 
 
+SUMS = {
+    "scale": TaskArithmetic(scale=0.0),
+    "weight": Average(weights=(1.0, 0.0)),
+    "task arithmetic": TaskArithmetic(),
+    "average": Average(),
+    "without the base": TaskArithmetic(scale=0.5),
+}
+
+
+@pytest.mark.parametrize("method", SUMS.values(), ids=SUMS)
+@pytest.mark.parametrize("bad", [[np.nan], [np.inf], [-np.inf], [np.inf, -np.inf]])
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "float16", "float64"])
+def test_a_sum_finds_what_is_not_finite_in_its_result(method, bad, dtype):
+    """These methods look for it in the merged numbers alone; a coefficient of zero does not hide it."""
+    expert = one((8,)) | {"v": np.ones(8, np.float32)}
+    broken = {name: part.copy() for name, part in expert.items()}
+    broken["v"][: len(bad)] = bad
+    with pytest.raises(RequestError, match=f"'v' of 'expert 2' holds {len(bad)} of 8 numbers"):
+        merge(expert, [expert, broken], method=method, dtype=dtype)
+    with pytest.raises(RequestError, match=f"'v' of 'the base' holds {len(bad)} of 8 numbers"):
+        merge(broken, [expert, expert], method=method, dtype=dtype)
+    every_bit = {"v": np.array([0x7FFFFFFF] * 8, np.uint32).view(np.float32)} | one((8,))
+    with pytest.raises(RequestError, match="'v' of 'expert 1' holds 8 of 8 numbers"):
+        merge(expert, [every_bit, broken], method=method, dtype=dtype)
+
+
 def test_numbers_too_large_for_the_output():
     big = one(fill=60000.0)
     with pytest.raises(RuntimeError, match=r"'w' holds numbers too large for F16.*--dtype float32"):

@@ -27,6 +27,7 @@ class Average(Method):
     """
 
     name: ClassVar[str] = "average"
+    shows_not_finite: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({
         "one expert at coefficient one", "order is free", "equal experts", "the base stays", "homogeneous",
     })  # fmt: skip

@@ -1,5 +1,6 @@
 """Merges that are a weighted sum of the models, tensor by tensor."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,18 +10,46 @@ from motet.merge._dtypes import Array
 from motet.merge._models import Models, Piece
 
 
+class _Workspace(threading.local):
+    """Room for numbers that are done with before the next piece: one array a thread, of the longest piece so far.
+
+    New arrays in its place would be given back to the system, and mapped in anew, at every piece.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = np.empty(0)
+
+    def take(self, length: int) -> Array:
+        """(length,) float64, with anything in it."""
+        if len(self._numbers) < length:
+            self._numbers = np.empty(length)
+        return self._numbers[:length]
+
+
+_WORKSPACE = _Workspace()
+
+
 def weighted(piece: Piece, base: float, experts: Sequence[float]) -> Array:
     """(n,) base·θ₀ + Σ experts_e·θ_e in float64, which makes the exact laws exact after rounding."""
-    total = np.zeros(len(piece.base))
+    first, *others = piece.experts
+    total = first.astype(np.float64)
+    # Widening into one array and adding that takes three quarters of the time of a sum that widens as it goes.
+    wide = _WORKSPACE.take(len(total))
     if len(set(experts)) == 1:
-        for expert in piece.experts:
-            total += expert
+        for expert in others:
+            np.copyto(wide, expert)
+            total += wide
         total *= experts[0]
     else:
-        for coefficient, expert in zip(experts, piece.experts, strict=True):
-            total += np.multiply(expert, coefficient, dtype=np.float64)
+        total *= experts[0]
+        for coefficient, expert in zip(experts[1:], others, strict=True):
+            np.copyto(wide, expert)
+            wide *= coefficient
+            total += wide
     if base:
-        total += np.multiply(piece.base, base, dtype=np.float64)
+        np.copyto(wide, piece.base)
+        wide *= base
+        total += wide
     return total
 
 

@@ -180,9 +180,14 @@ def _stretches(
             same = models.base.entries[name].dtype == entry.dtype
             yield start, stored if same else encode(models.base.read(name, start, start + len(stored)), entry.dtype)
         return
-    pieces = models.pieces(name, max(entry.size, 1)) if method.whole else models.pieces(name)
+    trusted = method.shows_not_finite
+    pieces = models.pieces(name, max(entry.size, 1)) if method.whole else models.pieces(name, trusted=trusted)
     for piece in pieces:
-        stored = encode(rule(piece), entry.dtype)
+        with np.errstate(invalid="ignore"):  # of what is not finite more is said below than a warning would
+            merged = rule(piece)
+        if trusted and not np.isfinite(merged).all():
+            models.check(name)
+        stored = encode(merged, entry.dtype)
         if overflows(stored, entry.dtype):
             message = (
                 f"The merged '{name}' holds numbers too large for {entry.dtype}. Ask for a wider format (--dtype "

@@ -21,6 +21,8 @@ class Method(ABC):
     name: ClassVar[str]
     # A rule for whole tensors gets one piece a tensor, and one tensor at a time.
     whole: ClassVar[bool] = False
+    # Whether an expert's number that is not finite makes the merged one so: then it is looked for there alone.
+    shows_not_finite: ClassVar[bool] = False
     num_experts: ClassVar[tuple[int, int | None]] = (1, None)
     needs: ClassVar[str] = ""
     claims: ClassVar[frozenset[str]] = frozenset()

@@ -30,6 +30,7 @@ class TaskArithmetic(Method):
     """
 
     name: ClassVar[str] = "task_arithmetic"
+    shows_not_finite: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({
         "one expert at coefficient one", "order is free", "equal experts", "the base stays", "scales",
         "disjoint supports add", "homogeneous",
