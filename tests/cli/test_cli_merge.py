@@ -29,6 +29,9 @@ def by_task(path):
 def nothing(path):
     return None
 
+def failing(path):
+    raise KeyError("no data")
+
 def by_row(path):
     mean = float(load_file(path)["w"].mean())
     return {"three": [-abs(mean - 3) - 0.1 * (row % 7) for row in range(60)], "one": [-abs(mean - 1)] * 60}
@@ -211,6 +214,14 @@ def re_search(pattern: str, text: str) -> bool:
     import re
 
     return re.search(pattern, " ".join(text.split())) is not None
+
+
+def test_a_scoring_function_that_fails(motet, here):
+    called = motet("merge", *MODELS, "-o", "out.safetensors", "--evaluate", "score.py:failing")
+    assert called.code == 1
+    wanted = "scoring function failed on 'base.safetensors' .KeyError: 'no data'.; a score was expected.*repair it"
+    assert re_search(wanted, called.err), called.err
+    assert names(here) == set()
 
 
 def test_nan_is_named_by_file_tensor_and_count(motet, here):

@@ -96,8 +96,30 @@ def test_pieces_of_an_update_are_the_whole(base, tmp_path, monkeypatch):
         ({"head.weight": random(2, 5)}, {}, r"has shape \(2, 5\).*\(2, 6\).*another base"),
         ({"head.weight": random(2, 6)}, {"peft_type": "IA3"}, "kind IA3; plain LoRA was expected.*merge_and_unload"),
         ({"head.weight": random(2, 6)}, {"use_dora": True}, "kind DoRA; plain LoRA was expected"),
+        ({"head.weight": random(2, 6)}, {"lora_bias": True}, "kind LoRA with a bias; plain LoRA was expected"),
+        ({"head.weight": random(2, 6)}, {"alora_invocation_tokens": [1]}, "kind activated LoRA; plain LoRA was"),
+        ({"head.weight": random(2, 6)}, {"init_lora_weights": "pissa_niter_4"}, "LoRA that began as pissa_niter_4"),
+        ({"head.weight": random(2, 6)}, {"init_lora_weights": "loftq"}, "LoRA that began as loftq; plain LoRA"),
     ],
 )  # fmt: skip
 def test_adapters_that_do_not_fit(base, tmp_path, factors, config, message):
     with pytest.raises(ValueError, match=message):
         merged(base, adapter(tmp_path / "a", factors, **config))
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal"])
+def test_beginnings_that_leave_the_base_alone_are_plain(base, tmp_path, init):
+    folder = adapter(tmp_path / "a", {"head.modules_to_save.weight": random(2, 6)}, init_lora_weights=init)
+    assert np.array_equal(merged(base, folder)["head.weight"], random(2, 6))
+
+
+def test_an_adapter_that_is_a_pickle_damaged_or_in_the_place_of_the_base(base, tmp_path):
+    folder = adapter(tmp_path / "a", {"head.weight": random(2, 6)})
+    with pytest.raises(ValueError, match=r"a' is an adapter; a whole model was expected.*Name the adapter's base"):
+        merge(folder, [base])
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"adapter_model.bin' is a pickle.*save_file.*'adapter_model.safetensors'"):
+        merged(base, folder)
+    (folder / "adapter_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"adapter_config.json' holds no JSON object.*Save the adapter again"):
+        merged(base, folder)

@@ -16,7 +16,7 @@ from merge_cases import family
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from motet.merge import TIES, Average, Output, TaskArithmetic, merge, merge_files
+from motet.merge import TIES, Average, Fisher, Output, TaskArithmetic, merge, merge_files
 from motet.merge._checksum import Checksum
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -121,6 +121,21 @@ def test_the_record_says_what_was_merged(tmp_path):
     changed = merge_files(base, experts, tmp_path / "again.safetensors", method=TIES(density=0.5), keep=["scalar"])
     assert changed["base"]["checksum"] != sums[0]
     assert changed["experts"] == record["experts"]
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+def test_the_record_names_what_was_measured(tmp_path, in_files):
+    base, experts = saved(tmp_path, 2)
+    measured = [{"wide.weight": np.full((4, 9), number + 1.0)} for number in range(2)]
+    paths = [tmp_path / f"model-fisher{number}.safetensors" for number in range(2)]
+    for part, path in zip(measured, paths, strict=True):
+        save_file({name: torch.from_numpy(values) for name, values in part.items()}, path)
+    sources = tuple(paths) if in_files else tuple(measured)
+    record = merge_files(base, experts, tmp_path / "out.safetensors", method=Fisher(statistics=sources))
+    named = list(map(str, paths)) if in_files else ["statistics 1", "statistics 2"]
+    assert [one["source"] for one in record["statistics"]] == named
+    assert len({one["checksum"] for one in [*record["statistics"], *record["experts"]]}) == 4
+    assert merge_files(base, experts, tmp_path / "plain.safetensors")["statistics"] == []
 
 
 def test_the_same_merge_gives_the_same_bytes(tmp_path):

@@ -59,6 +59,9 @@ CASES = {
     "no weight": (one(), [one()], {"method": Average(weights=(0,))}, "sum above zero"),
     "no statistics": (one(), [one()], {"method": Fisher()}, "fisher got 0 statistics for 1 experts.*--statistics"),
     "statistics fit": (one(), [one()], {"method": Fisher(statistics=(one((4,)),))}, r"\(4,\); fisher expected \(3,\)"),
+    "statistics below zero": (
+        one(), [one()], {"method": Fisher(statistics=(one(fill=-1.0),))}, "'statistics 1' holds numbers below zero",
+    ),
     "statistics nan": (one(), [one()], {"method": Fisher(statistics=(NAN,))}, "'w' of 'statistics 1' holds NaN"),
     "some statistics": (
         one(), [one(), one()], {"method": Fisher(statistics=(one(), one(name="v")))}, "'statistics 2' lacks 'w'.*alike",
@@ -103,6 +106,11 @@ def test_numbers_too_large_for_the_output():
     big = one(fill=60000.0)
     with pytest.raises(RuntimeError, match=r"'w' holds numbers too large for F16.*--dtype float32"):
         merge(big, [one(fill=65000.0)] * 2, method=TaskArithmetic(scale=1.0), dtype="float16")
+    kept = {"head": np.full(3, 1e30, np.float32)}
+    with pytest.raises(RuntimeError, match=r"'head' holds numbers too large for F16.*--dtype float32"):
+        merge(one() | kept, [one()], keep=["head"], dtype="float16")
+    masked = {"mask": np.array([-np.inf, 0.0], np.float32)}  # what the base holds on purpose stays
+    assert merge(one() | masked, [one()], keep=["mask"], dtype="float16")["mask"].tolist() == [-np.inf, 0.0]
     with pytest.raises(RuntimeError, match="too large for BF16"):
         merge(one(fill=3e38), [one(fill=3.4e38)], method="average", dtype="bfloat16")
 

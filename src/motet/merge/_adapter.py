@@ -12,10 +12,13 @@ import numpy as np
 from motet._errors import RequestError, suggest
 from motet.merge._checkpoint import Checkpoint
 from motet.merge._dtypes import Array
-from motet.merge._files import SafetensorsFiles
+from motet.merge._files import SafetensorsFiles, refuse_pickle
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
+_PICKLE = "adapter_model.bin"
+# Ways to begin an adapter that move part of the base's weights into it: on the base as it is, it says something else.
+_REBASED = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _PREFIX = "base_model.model."
 
 
@@ -38,6 +41,9 @@ class LoraAdapter(Checkpoint):
         super().__init__(str(folder), base.entries)
         self._base = base
         self._config = _config(folder)
+        pickle = folder / _PICKLE
+        if pickle.exists() and not (folder / _WEIGHTS).exists():
+            raise RequestError(refuse_pickle(pickle))
         self._files = SafetensorsFiles(str(folder), [folder / _WEIGHTS])
         self._factors: dict[str, tuple[Array, Array]] = {}
         self._replaced: dict[str, str] = {}
@@ -123,14 +129,29 @@ def _config(folder: Path) -> Mapping[str, Any]:
     except (ValueError, OSError) as error:
         message = f"'{folder / CONFIG}' cannot be read ({error}). Save the adapter again."
         raise RequestError(message) from error
-    kind = config.get("peft_type", "LORA")
-    if kind != "LORA" or config.get("use_dora"):
+    if not isinstance(config, dict):
+        message = f"'{folder / CONFIG}' holds no JSON object; an adapter's configuration was expected."
+        raise RequestError(message + " Save the adapter again.")
+    kind = _kind(config)
+    if kind != "LORA":
         message = (
-            f"'{folder}' is an adapter of kind {'DoRA' if config.get('use_dora') else kind}; plain LoRA was expected. "
+            f"'{folder}' is an adapter of kind {kind}; plain LoRA was expected. "
             "Merge it into its base with PEFT's merge_and_unload, and pass the whole model."
         )
         raise RequestError(message)
     return config
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """'LORA' where W + s·B A on the base as it is says all."""
+    begun = str(config.get("init_lora_weights", True)).lower()
+    special = {
+        "DoRA": config.get("use_dora"),
+        "LoRA with a bias": config.get("lora_bias"),
+        "activated LoRA": config.get("alora_invocation_tokens"),
+        f"LoRA that began as {begun}": begun.startswith(_REBASED),
+    }
+    return next((name for name, is_so in special.items() if is_so), str(config.get("peft_type", "LORA")))
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:

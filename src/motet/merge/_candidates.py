@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from motet._errors import RequestError, RunError, suggest
+from motet._errors import MotetError, RequestError, RunError, suggest
 from motet.merge._adapter import CONFIG
 from motet.merge._compare import as_rows, compare_with_experts
 from motet.merge._dtypes import Array
@@ -76,6 +76,7 @@ def merge_best(
 
     Raises:
         RequestError: what `merge_files` refuses, a score that is no number, or tasks whose experts cannot be told.
+        RunError: the scoring function fails.
 
     Cost: that of each merge, and disk space for all of them at once.
     """
@@ -90,16 +91,16 @@ def merge_best(
         folder.mkdir()
     try:
         places = [Path(path) for path in experts]
-        known = [scored(str(base), score(Path(base)))]
+        known = [_asked(score, str(base), Path(base))]
         owners = find_owners(known[0].rows, places)
         for number, place in enumerate(places):
             whole = _whole(base, place, folder / f"expert{number}{out.suffix}", keep)
-            known.append(scored(str(place), score(whole)))
+            known.append(_asked(score, str(place), whole))
         merged: list[tuple[Scored, Path, dict[str, Any]]] = []
         for number, method in enumerate(methods):
             place = folder / f"{number}{out.suffix}"
             record = merge_files(base, experts, place, method=method, keep=keep, output=how, progress=progress)
-            merged.append((scored(repr(method), score(place)), place, record))
+            merged.append((_asked(score, repr(method), place), place, record))
         best, place, record = max(merged, key=lambda entry: entry[0].score)
         guard = _guarded(best, known[1:], owners, seed)
         with explained(out):
@@ -129,6 +130,18 @@ def find_owners(tasks: Iterable[str], experts: Sequence[Path]) -> dict[str, int]
         "order was expected, or tasks that all have the name of an expert's file. Rename the tasks."
     )
     raise RequestError(message)
+
+
+def _asked(score: Score, title: str, place: Path) -> Scored:
+    """What a scoring function says of the model at a path."""
+    try:
+        found = score(place)
+    except MotetError:
+        raise
+    except Exception as error:
+        message = f"The scoring function failed on '{title}' ({type(error).__name__}: {error}); a score was expected."
+        raise RunError(message + " Call it with a model's path by itself, and repair it.") from error
+    return scored(title, found)
 
 
 def _whole(base: Path | str, expert: Path, place: Path, keep: Sequence[str]) -> Path:

@@ -76,7 +76,10 @@ def _shards(folder: Path) -> list[Path]:
             return [folder / SINGLE]
         pickles = [found.name for found in sorted(folder.iterdir()) if found.suffix in _PICKLES]
         if pickles:
-            raise RequestError(_refuse_pickle(folder / pickles[0]))
+            raise RequestError(refuse_pickle(folder / pickles[0]))
+        if (folder / "adapter_config.json").exists():
+            message = f"'{folder}' is an adapter; a whole model was expected here. Name the adapter's base first."
+            raise RequestError(message)
         message = (
             f"'{folder}' holds neither {SINGLE} nor {INDEX}; a folder with one of them, or with adapter_config.json, "
             "was expected. Name the safetensors file itself if it is called otherwise."
@@ -97,7 +100,7 @@ def _map(path: Path) -> mmap.mmap:
             # A header's length may begin like a pickle or a zip archive, but is then not longer than the file.
             too_long = int.from_bytes(start, "little") > path.stat().st_size
             if path.suffix in _PICKLES or (too_long and start.startswith((b"PK\x03\x04", b"\x80"))):
-                raise RequestError(_refuse_pickle(path))
+                raise RequestError(refuse_pickle(path))
             if len(start) < 8:
                 raise RequestError(_damaged(path, "it is shorter than a header"))
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -141,9 +144,10 @@ def _damaged(path: Path, why: str) -> str:
     return f"'{path}' is no whole safetensors file: {why}. Download or copy it again."
 
 
-def _refuse_pickle(path: Path) -> str:
+def refuse_pickle(path: Path) -> str:
+    """What to say of a pickle checkpoint."""
     return (
         f"'{path}' is a pickle checkpoint, which runs code when it is read; a safetensors file was expected. "
         f"If you trust it, convert it: safetensors.torch.save_file(torch.load('{path}', weights_only=True), "
-        f"'model.safetensors')"
+        f"'{'adapter_model' if path.name.startswith('adapter_') else 'model'}.safetensors')"
     )

@@ -1,5 +1,6 @@
 """Fisher-weighted averaging."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,6 +54,10 @@ class Fisher(Method):
     statistics: tuple[Source, ...] = ()
     floor: float = 1e-6
 
+    def measured(self) -> Sequence[Source]:
+        """The statistics."""
+        return self.statistics
+
     def rule(self, models: Models) -> Rule:
         """The norms of the statistics, then the sums."""
         found = Statistics(self.name, self.statistics, models)
@@ -78,7 +83,10 @@ class Fisher(Method):
 
 
 def _square(found: Statistics, models: Models, number: int, name: str) -> float:
-    return sum(
-        float(np.square(found.read(number, name, piece.start, len(piece.base)), dtype=np.float64).sum())
-        for piece in models.pieces(name)
-    )
+    total = 0.0
+    for piece in models.pieces(name):
+        information = found.read(number, name, piece.start, len(piece.base))
+        if len(information) and information.min() < 0:
+            found.refuse(number, name, "numbers below zero, which a mean of squared gradients never is")
+        total += float(np.square(information, dtype=np.float64).sum())
+    return total

@@ -15,7 +15,7 @@ from motet.merge._checkpoint import Entry, Source
 from motet.merge._dtypes import Array, encode, file_dtype, overflows
 from motet.merge._layout import copy_beside, parse_size, plan_layout
 from motet.merge._method import Method, Rule
-from motet.merge._models import PIECE, Models, open_models
+from motet.merge._models import PIECE, Models, open_checkpoint, open_models
 from motet.merge._sink import Memory, Sink, Staged, explained
 
 Progress = Callable[[str, int, int], None]
@@ -177,8 +177,12 @@ def _stretches(
     if name not in models.merged or rule is None:
         for start in range(0, entry.size, PIECE):
             stored = models.base.stored(name, start, min(entry.size, start + PIECE))
-            same = models.base.entries[name].dtype == entry.dtype
-            yield start, stored if same else encode(models.base.read(name, start, start + len(stored)), entry.dtype)
+            if models.base.entries[name].dtype != entry.dtype:
+                kept = models.base.read(name, start, start + len(stored))
+                stored = encode(kept, entry.dtype)
+                if overflows(stored, entry.dtype) and np.isfinite(kept).all():
+                    raise RunError(_too_large(name, entry.dtype))
+            yield start, stored
         return
     trusted = method.shows_not_finite
     pieces = models.pieces(name, max(entry.size, 1)) if method.whole else models.pieces(name, trusted=trusted)
@@ -189,13 +193,15 @@ def _stretches(
             models.check(name)
         stored = encode(merged, entry.dtype)
         if overflows(stored, entry.dtype):
-            message = (
-                f"The merged '{name}' holds numbers too large for {entry.dtype}. Ask for a wider format (--dtype "
-                f"float32), "
-                "or merge with a smaller scale."
-            )
-            raise RunError(message)
+            raise RunError(_too_large(name, entry.dtype))
         yield piece.start, stored
+
+
+def _too_large(name: str, dtype: str) -> str:
+    return (
+        f"The merged '{name}' holds numbers too large for {dtype}. Ask for a wider format (--dtype float32), or merge "
+        "with a smaller scale."
+    )
 
 
 def _entries(models: Models, dtype: str | None) -> dict[str, Entry]:
@@ -208,17 +214,18 @@ def _entries(models: Models, dtype: str | None) -> dict[str, Entry]:
 
 
 def _record(models: Models, method: Method, output: Output) -> dict[str, Any]:
-    sums = list(models.map(lambda model: model.checksum(), (models.base, *models.experts)))
-    inputs = [
-        {"source": model.title, "checksum": found}
-        for model, found in zip((models.base, *models.experts), sums, strict=True)
-    ]
+    measured = [open_checkpoint(source, f"statistics {number}") for number, source in enumerate(method.measured(), 1)]
+    read = (models.base, *models.experts, *measured)
+    sums = models.map(lambda model: model.checksum(), read)
+    inputs = [{"source": model.title, "checksum": found} for model, found in zip(read, sums, strict=True)]
+    end = 1 + len(models.experts)
     return {
         "motet": __version__,
         "numpy": np.__version__,
         "method": {"name": method.name, "parameters": method.parameters()},
         "base": inputs[0],
-        "experts": inputs[1:],
+        "experts": inputs[1:end],
+        "statistics": inputs[end:],
         "dtype": output.dtype,
         "kept_from_base": list(models.kept),
     }

@@ -1,11 +1,12 @@
 """What every merging method is: a rule for one stretch of one tensor, made from all models."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from motet._errors import RequestError
+from motet.merge._checkpoint import Source
 from motet.merge._claims import Golden
 from motet.merge._dtypes import Array
 from motet.merge._models import Models, Piece
@@ -47,6 +48,10 @@ class Method(ABC):
                 f"{self.name} got {num_experts} experts; {wanted} were expected. `motet merge --plan` lists what fits."
             )
             raise RequestError(message)
+
+    def measured(self) -> Sequence[Source]:
+        """What it reads beside the models, and the record of a merge names with checksums."""
+        return ()
 
     def parameters(self) -> dict[str, Any]:
         """The method's parameters as a JSON document holds them."""

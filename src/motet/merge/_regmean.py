@@ -1,5 +1,6 @@
 """RegMean: the linear maps that answer each expert's inputs as that expert does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,6 +54,10 @@ class RegMean(Method):
 
     statistics: tuple[Source, ...] = ()
     off_diagonal: float = 0.9
+
+    def measured(self) -> Sequence[Source]:
+        """The statistics."""
+        return self.statistics
 
     def rule(self, models: Models) -> Rule:
         """The merge of one tensor."""

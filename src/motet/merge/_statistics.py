@@ -1,6 +1,7 @@
 """What was measured of each expert on its own data, from files or dicts."""
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -69,6 +70,14 @@ class Statistics:
         """
         numbers = self._found[number].read(name, start, start + length)
         if not np.isfinite(numbers).all():
-            message = f"'{name}' of '{self._found[number].title}' holds NaN or infinity. Measure that expert again."
-            raise RequestError(message)
+            self.refuse(number, name, "NaN or infinity")
         return numbers
+
+    def refuse(self, number: int, name: str, what: str) -> NoReturn:
+        """Says that one expert's statistics of a tensor hold what they cannot.
+
+        Raises:
+            RequestError: always.
+        """
+        message = f"'{name}' of '{self._found[number].title}' holds {what}. Measure that expert again."
+        raise RequestError(message)
