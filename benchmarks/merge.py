@@ -219,7 +219,9 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="folder that holds mergekit and fusion_bench")
     parser.add_argument("--repeats", type=int, default=3, help="of motet")
     parser.add_argument("--peer-repeats", type=int, default=1, help="of the peers")
-    parser.add_argument("--only", default="", help="contenders whose name holds this, such as 'ties'")
+    parser.add_argument(
+        "--only", default="", help="contenders whose name holds this, such as 'ties'; commas between several"
+    )
     parser.add_argument("--folder", type=Path, help="for some 7 GB of checkpoints; deleted afterwards")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -248,7 +250,12 @@ def run(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     out = folder / "merged"
     out.mkdir()
     costs: dict[str, list[dict[str, object]]] = {}
-    wanted = {name: call for name, call in contenders(paths, out, options.peers).items() if options.only in name}
+    parts = options.only.split(",")
+    wanted = {
+        name: call
+        for name, call in contenders(paths, out, options.peers).items()
+        if any(part in name for part in parts)
+    }
     # In turn, so that a slow minute of the machine falls on all of them.
     for turn in range(max(options.repeats, options.peer_repeats)):
         for name, (words, environment) in wanted.items():
