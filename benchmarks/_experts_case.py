@@ -167,6 +167,9 @@ def made(problem: Problem, size: Size, seed: int, cache: Path, code: str) -> Cas
     for task, name in enumerate(problem.tasks):
         draw = np.random.default_rng([seed, 2, task])
         inputs, classes = problem.rows(task, "train", size.tune_rows + size.adapt_rows, draw)
+        if len(classes) < size.tune_rows + size.adapt_rows:
+            message = f"'{name}' has {len(classes)} training rows; {size.tune_rows} to tune on and {size.adapt_rows} to"
+            raise SystemExit(message + " adapt on were expected. Lower --tune-rows or --adapt-rows.")
         own = (inputs[: size.tune_rows], classes[: size.tune_rows])
         expert = kept(
             cache, [name, *before, size.tune_rows, size.tune_steps, problem.rate], code,
