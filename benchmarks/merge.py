@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 SCALE, DENSITY = 0.3, 0.2
+ROUNDING = 3e-8  # two steps of float32 at numbers of the size of weights
 FUSIONBENCH = """
 import sys, torch
 from safetensors.torch import load_file, save_file
@@ -193,15 +194,16 @@ def mergekit(method: str, files: list[str]) -> dict[str, object]:
 
 
 def difference(one: Path, other: Path) -> dict[str, float]:
-    """The largest difference of any number, and the share of numbers that differ at all."""
-    largest, differing, total = 0.0, 0, 0
+    """The largest difference of any number, the share of numbers that differ, and of those that rounding leaves."""
+    largest, differing, beyond, total = 0.0, 0, 0, 0
     with safe_open(one, "np") as first, safe_open(other, "np") as second:
         for name in first.keys():  # noqa: SIM118
             mine, theirs = first.get_tensor(name), second.get_tensor(name)
             largest = max(largest, float(np.abs(mine - theirs).max()))
             differing += int(np.count_nonzero(mine != theirs))
+            beyond += int(np.count_nonzero(np.abs(mine - theirs) > ROUNDING))
             total += mine.size
-    return {"largest": largest, "share": differing / total}
+    return {"largest": largest, "share": differing / total, "share_beyond_rounding": beyond / total}
 
 
 def versions(peers: Path | None) -> dict[str, str]:
