@@ -21,13 +21,16 @@ from motet.merge.learned import (
 
 SCALES = tuple(round(0.1 * number, 1) for number in range(1, 11))
 SCALE_ROWS = 256  # labelled rows a task that choose a scale
-MASK_RATE = 4e-3  # Concrete is published with 2,000 steps at 1e-3; this makes up for fewer
+MASK_RATE = 4e-3  # Concrete is published with more steps at 1e-3; this makes up for fewer
+PUBLISHED = {"mask_steps": 1000, "steps": 1000, "mask_rate": 1e-3}
 ROUTER_RATE = 1e-3  # WEMoE is published with 1e-4 for routers twelve times as wide
 # A method, and the one that its paper improves on.
 CLAIMS = (
     ("doge", "task arithmetic"), ("adamerging by task", "task arithmetic"), ("adamerging", "task arithmetic"),
     ("adamerging", "ties"), ("adamerging with ties", "ties"), ("concrete task arithmetic", "task arithmetic"),
     ("concrete adamerging by task", "adamerging by task"), ("concrete adamerging", "adamerging"),
+    ("concrete task arithmetic, published", "task arithmetic"),
+    ("concrete adamerging by task, published", "adamerging by task"), ("concrete adamerging, published", "adamerging"),
     ("atlas", "task arithmetic"), ("atlas", "task arithmetic, tuned"), ("atlas without labels", "task arithmetic"),
     ("wemoe", "adamerging"),
 )  # fmt: skip
@@ -49,6 +52,12 @@ def contenders(case: Case) -> dict[str, Callable[[], Any]]:
         "concrete task arithmetic": _learned(case, concrete_task_arithmetic, rate=MASK_RATE, seed=case.seed),
         "concrete adamerging by task": _concrete(case, by="task"),
         "concrete adamerging": _concrete(case),
+        # The steps and rates of FusionBench's configurations.
+        "concrete task arithmetic, published": _learned(
+            case, concrete_task_arithmetic, steps=2000, rate=1e-3, seed=case.seed
+        ),
+        "concrete adamerging by task, published": _concrete(case, by="task", **PUBLISHED),
+        "concrete adamerging, published": _concrete(case, **PUBLISHED),
         "atlas": _learned(case, atlas, loss=case.wrong),
         "atlas of 8 blocks": _learned(case, atlas, loss=case.wrong, blocks=8),
         "atlas without labels": lambda: _unlabelled(case),
@@ -76,9 +85,8 @@ def _learned(case: Case, method: Callable[..., State], **options: Any) -> Callab
 
 
 def _concrete(case: Case, **options: Any) -> Callable[[], State]:
-    return _learned(
-        case, concrete_adamerging, mask_steps=case.steps, mask_rate=MASK_RATE, seed=case.seed, **options
-    )  # fmt: skip
+    found = {"mask_steps": case.steps, "mask_rate": MASK_RATE, "seed": case.seed} | options
+    return _learned(case, concrete_adamerging, **found)
 
 
 def _unlabelled(case: Case) -> State:
