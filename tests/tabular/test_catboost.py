@@ -121,13 +121,13 @@ def table():
 
 def test_time_is_kept_back_only_where_it_is_enough():
     prepared, wanted = table(), plan(catboost=True)
-    assert share_for(prepared, plan(), 4, Clock(1000.0)) == 0.0
-    assert share_for(prepared, wanted, 4, Clock(None)) == 0.0  # nothing needs to be kept back
-    assert share_for(prepared, wanted, 4, Clock(4.0)) == _second_trees.SHARE
-    assert 0.0 < share_for(prepared, wanted, 4, Clock(1000.0)) < 0.01  # no more than they will need
-    assert share_for(prepared, wanted, 4, Clock(2.0)) == 0.0
+    assert share_for(prepared, prepared.tasks, plan(), 4, Clock(1000.0)) == 0.0
+    assert share_for(prepared, prepared.tasks, wanted, 4, Clock(None)) == 0.0  # nothing needs to be kept back
+    assert share_for(prepared, prepared.tasks, wanted, 4, Clock(4.0)) == _second_trees.SHARE
+    assert 0.0 < share_for(prepared, prepared.tasks, wanted, 4, Clock(1000.0)) < 0.01  # no more than they will need
+    assert share_for(prepared, prepared.tasks, wanted, 4, Clock(2.0)) == 0.0
     large = replace(prepared, split=replace(prepared.split, train=np.arange(300).repeat(100)))
-    assert share_for(large, wanted, 4, Clock(1000.0)) == 0.0
+    assert share_for(large, large.tasks, wanted, 4, Clock(1000.0)) == 0.0
 
 
 def candidates(prepared, trees_ahead_on: str) -> Candidates:
@@ -146,6 +146,7 @@ def candidates(prepared, trees_ahead_on: str) -> Candidates:
 @pytest.mark.parametrize("first", ["amount", "bought"])
 def test_without_time_for_all_the_targets_that_trees_suit_come_first(first, monkeypatch):
     monkeypatch.setattr(_second_trees, "START", 100.0)
+    monkeypatch.setattr(_second_trees, "HOPELESS", -np.inf)
     prepared = table()
     found = candidates(prepared, first)
     cut = Cut(prepared, plan(catboost=True), found)
@@ -154,6 +155,15 @@ def test_without_time_for_all_the_targets_that_trees_suit_come_first(first, monk
     assert len(found.estimates["own_catboost"][first]) == len(found.rows)
     assert "1 of 2 targets; a longer time limit" in " ".join(found.notes)
     assert [trial["task"] for trial in found.trials] == [first]
+
+
+@pytest.mark.parametrize("suited", ["amount", "bought"])
+def test_targets_that_trees_are_far_behind_on_are_not_tried(suited):
+    prepared = table()
+    found = candidates(prepared, suited)
+    add_catboost([Cut(prepared, plan(catboost=True), found)], clock=Clock(150.0), emit=lambda record: None)
+    assert list(found.catboost) == [suited]
+    assert not found.notes
 
 
 def test_without_time_or_wish_there_is_no_candidate():
@@ -180,6 +190,7 @@ def run(tmp_path_factory):
         patch.setattr(_folds, "PIECES", 3)
         patch.setattr(_catboost, "ROUNDS", 60)
         patch.setattr("motet.tabular._trials.ARCHITECTURES", ("hard",))
+        patch.setattr(_folds, "choose_penalties", lambda *_, **__: None)  # no linear model, which would serve here
         return SimpleNamespace(model=fit(out), path=out)
 
 

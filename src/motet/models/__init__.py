@@ -5,7 +5,15 @@ from motet.models._heads import Heads
 from motet.models._multitask import MultiTaskModel
 from motet.models._pruning import Pruning, expert_usage, keep_experts, prune
 from motet.models._widths import Widths, measure_widths
-from motet.models.encoders import LookupEncoder, PiecewiseLinear, TabularEncoder, TokenEncoder, bin_edges, number_sizes
+from motet.models.encoders import (
+    LookupEncoder,
+    PiecewiseLinear,
+    PlainEncoder,
+    TabularEncoder,
+    TokenEncoder,
+    bin_edges,
+    number_sizes,
+)
 from motet.models.sharing import HardSharing, Sharing
 
 __all__ = [
@@ -15,6 +23,7 @@ __all__ = [
     "LookupEncoder",
     "MultiTaskModel",
     "PiecewiseLinear",
+    "PlainEncoder",
     "Pruning",
     "Sharing",
     "TabularEncoder",

@@ -18,7 +18,7 @@ class Heads(nn.Module):
     Args:
         tasks: fitted tasks, in the order of the sharing module's outputs.
         width: F, the size of each task's feature.
-        hidden: size of each head's hidden layer.
+        hidden: size of each head's hidden layer; 0 for linear heads, without one.
         dropout: after the hidden layer.
 
     Cost: T · B · hidden · (F + widest task) multiplications.
@@ -29,7 +29,7 @@ class Heads(nn.Module):
         self.sizes = [task.num_outputs for task in tasks]
         self.weight_in = nn.Parameter(_uniform(len(tasks), width, hidden))
         self.bias_in = nn.Parameter(torch.zeros(len(tasks), 1, hidden))
-        self.weight_out = nn.Parameter(_uniform(len(tasks), hidden, max(self.sizes)))
+        self.weight_out = nn.Parameter(_uniform(len(tasks), hidden or width, max(self.sizes)))
         self.bias_out = nn.Parameter(torch.zeros(len(tasks), 1, max(self.sizes)))
         self.dropout = nn.Dropout(dropout)
 
@@ -39,10 +39,13 @@ class Heads(nn.Module):
         if tasks is not None:
             weights = [weight[list(tasks)] for weight in weights]
         weight_in, bias_in, weight_out, bias_out = weights
-        hidden = self.dropout(functional.relu(torch.baddbmm(bias_in, features, weight_in)))
-        outputs = torch.baddbmm(bias_out, hidden, weight_out)
+        if weight_in.shape[-1]:
+            features = self.dropout(functional.relu(torch.baddbmm(bias_in, features, weight_in)))
+        outputs = torch.baddbmm(bias_out, features, weight_out)
         sizes = self.sizes if tasks is None else [self.sizes[index] for index in tasks]
-        return [outputs[place, :, :size] for place, size in enumerate(sizes)]
+        # Unbound at once: the backward of T selections would fill T tensors of all tasks' outputs.
+        widest = outputs.shape[-1]
+        return [part if size == widest else part[:, :size] for part, size in zip(outputs.unbind(0), sizes, strict=True)]
 
     @torch.no_grad()
     def start_at(self, outputs: Sequence[Tensor]) -> None:

@@ -84,7 +84,8 @@ def _served(result: Result) -> Html:
 
 
 def _css(name: str) -> str:
-    return name if name in ("shared", "own_network", "own_lightgbm", "own_catboost", "blend", "distilled") else "own"
+    known = ("shared", "own_network", "own_lightgbm", "own_catboost", "own_linear", "blend", "distilled")
+    return name if name in known else "own"
 
 
 def _gains(results: Sequence[Result]) -> Html:
@@ -107,6 +108,7 @@ def _gains(results: Sequence[Result]) -> Html:
             ("own_network", "own network serves"),
             ("own_lightgbm", "own LightGBM serves"),
             *([("own_catboost", "own CatBoost serves")] if any(r.served_by == "own_catboost" for r in results) else []),
+            *([("own_linear", "a linear model serves")] if any(r.served_by == "own_linear" for r in results) else []),
             *([("blend", "a blend serves")] if any(r.served_by == "blend" for r in results) else []),
             *([("distilled", "a small one serves")] if any(r.served_by == "distilled" for r in results) else []),
             ("worse", "worse by more than the margin"),
@@ -123,7 +125,7 @@ def _legend(results: Sequence[Result]) -> Html:
     terms = {
         "constant": "what the best constant answer scores, such as the mean or the most frequent share",
         "own model": "the best model for this target alone: the same network, or boosted trees (LightGBM, and CatBoost "
-        "where it was tried)",
+        "where it was tried), or a linear model",
         "shared model": "one network trained on all targets together",
         "motet": "the model that this run serves for the target: the shared model, the target's own, a blend, or one "
         "small network that these taught",

@@ -52,7 +52,7 @@ svg .margin { stroke: var(--warn); stroke-dasharray: 4 3; }
 .shared { --c: var(--shared); }
 .own_network { --c: var(--network); }
 .own_lightgbm { --c: var(--lightgbm); }
-.own_catboost { --c: var(--warn); }
+.own_catboost, .own_linear { --c: var(--warn); }
 .blend, .distilled { --c: var(--ink); }
 .embedding { --c: var(--network); }
 .worse { --c: var(--bad); }
@@ -74,7 +74,8 @@ svg .neg { fill: var(--network); }
 .key.dash { border-top-style: dashed; }
 .tag { font-size: .85rem; padding: .05em .5em; border-radius: 1em; border: 1px solid currentColor; white-space:
   nowrap; }
-.tag.shared, .tag.own_network, .tag.own_lightgbm, .tag.own_catboost, .tag.blend, .tag.distilled { color: var(--c); }
+.tag.shared, .tag.own_network, .tag.own_lightgbm, .tag.own_catboost, .tag.own_linear, .tag.blend,
+  .tag.distilled { color: var(--c); }
 @media print { details > * { display: block; } .scroll { max-height: none; } }
 """
 

@@ -10,6 +10,7 @@ MODELS = {
     "own_network": "own network",
     "own_lightgbm": "own LightGBM",
     "own_catboost": "own CatBoost",
+    "own_linear": "own linear model",
     "blend": "blend of the candidates",
     "distilled": "small distilled network",
     "mean": "mean of the shared and the own model",

@@ -7,13 +7,13 @@ import numpy as np
 
 from motet.tasks import Task
 
-STEPS = 10  # shares are tenths
+STEPS, FEW_STEPS = 10, 5  # shares are tenths; fifths of more than three candidates, or there are hundreds of mixtures
 LEAST_ROWS = 200  # labelled choose rows below which two shares cannot be told from luck
 MOST = 400_000  # rows times columns that each mixture is scored on
 
 
 def fit_blend(task: Task, estimates: Mapping[str, np.ndarray], targets: np.ndarray) -> dict[str, float]:
-    """The shares of the candidates, tenths that add up to one, under which the mixture's main metric is best.
+    """The shares of the candidates, tenths or fifths that add up to one, under which the mixture's main metric is best.
 
     Args:
         task: whose main metric counts.
@@ -27,11 +27,12 @@ def fit_blend(task: Task, estimates: Mapping[str, np.ndarray], targets: np.ndarr
     parts = {name: np.asarray(estimates[name][rows], dtype=np.float64) for name in names}
     sign = 1.0 if task.higher_is_better else -1.0
     best, found = -np.inf, dict.fromkeys(names, 1.0 / len(names))
-    for counts in itertools.product(range(STEPS + 1), repeat=len(names) - 1):
-        if sum(counts) > STEPS:
+    steps = STEPS if len(names) <= 3 else FEW_STEPS
+    for counts in itertools.product(range(steps + 1), repeat=len(names) - 1):
+        if sum(counts) > steps:
             continue
-        shares = dict(zip(names, (*counts, STEPS - sum(counts)), strict=True))
-        shares = {name: count / STEPS for name, count in shares.items() if count}
+        shares = dict(zip(names, (*counts, steps - sum(counts)), strict=True))
+        shares = {name: count / steps for name, count in shares.items() if count}
         score = sign * float(task.score(mixed(parts, shares), targets[rows])[0])
         if score > best:
             best, found = score, shares

@@ -11,6 +11,7 @@ import torch
 
 from motet.tabular._boosting import WIDE, Boosting, TreeSettings
 from motet.tabular._catboost import CatBoostTrees
+from motet.tabular._linear import Penalties, fit_linear
 from motet.tabular._network import TrainedNetwork, loop_for, network_estimates, shape_for, train_network
 from motet.tabular._own_trees import Grown, TreesBeside, work_file
 from motet.tabular._prepared import Prepared
@@ -18,7 +19,7 @@ from motet.tasks import Task
 from motet.train import Clock, Cost, Emit
 
 NETWORK_THREADS = 4  # of torch at most, where there are processors to spare: more wait for each other
-JUDGED = ("shared", "own_network", "own_lightgbm", "own_catboost")
+JUDGED = ("shared", "own_network", "own_lightgbm", "own_catboost", "own_linear")
 OWN_SLACK = 1.25  # own networks stop by rows; the clock is only there for a machine that has become slower
 
 
@@ -32,11 +33,13 @@ class Candidates:
         networks: the shared network under "", own networks under their task's name.
         trees: by task.
         catboost: by task, where CatBoost was tried.
+        linear: the linear models of all targets, or None.
         distilled: the small network that was taught by the others, or None.
         costs: by candidate.
         notes: what a reader should know.
         ways: by task, how its trees grew.
         trials: what was tried on the way: name, score and cost.
+        pieces: which cut of the rows answered for each choose row, where there are several.
         folds: what was trained on other cuts of the rows; the answer is the mean over these and this.
     """
 
@@ -45,11 +48,13 @@ class Candidates:
     networks: dict[str, TrainedNetwork] = field(default_factory=dict)
     trees: dict[str, Boosting] = field(default_factory=dict)
     catboost: dict[str, CatBoostTrees] = field(default_factory=dict)
+    linear: TrainedNetwork | None = None
     distilled: TrainedNetwork | None = None
     costs: dict[str, Cost] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     ways: dict[str, TreeSettings] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
+    pieces: np.ndarray | None = None
     folds: "tuple[Candidates, ...]" = ()
 
     @property
@@ -65,6 +70,8 @@ class Candidates:
         """The network that answers a task as this candidate; with one target the shared one is its own too."""
         if candidate == "distilled" and self.distilled is not None:
             return self.distilled
+        if candidate == "own_linear" and self.linear is not None:
+            return self.linear
         return self.networks[task if candidate == "own_network" and task in self.networks else ""]
 
     def start(self, candidate: str) -> None:
@@ -90,6 +97,7 @@ class Plan:
         least_batch: rows of a step of a network at least.
         ways: by task, the ways in which its trees are to grow, of which the better is kept; None for the one of all.
         catboost: whether CatBoost is a candidate on small tables.
+        penalties: of each target's linear model; None where linear models are no candidates.
     """
 
     balance: str
@@ -104,6 +112,7 @@ class Plan:
     least_batch: int = 32
     ways: Mapping[str, Sequence[TreeSettings]] | None = None
     catboost: bool = False
+    penalties: Penalties | None = None
 
 
 def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> Candidates:
@@ -124,6 +133,10 @@ def train_candidates(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit
         settings=plan.ways or {task.name: (WIDE,) for task in prepared.tasks},
     )  # fmt: skip
     with trees, _torch_threads(max(1, plan.threads - beside)):
+        if plan.penalties is not None:
+            linear = found.linear = fit_linear(prepared, plan.penalties)
+            found.costs["own_linear"] = linear.trained.cost
+            found.estimates["own_linear"] = network_estimates(linear, prepared, found.rows)
         _train_networks(prepared, plan, clock, trees.telling(emit), found)
         _keep_trees(found, trees.collect())
     return found

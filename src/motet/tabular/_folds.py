@@ -11,8 +11,10 @@ from motet._errors import require
 from motet.data import Split
 from motet.tabular._boosting import ways_for
 from motet.tabular._candidates import Candidates, Plan, train_candidates
+from motet.tabular._linear import choose_penalties
+from motet.tabular._pieces import pieces_of
 from motet.tabular._prepared import Prepared
-from motet.tabular._second_trees import Cut, add_catboost, share_for
+from motet.tabular._second_trees import Cut, add_catboost, promising, share_for
 from motet.tabular._settings import LARGEST_SEED
 from motet.tabular._trials import Journal, Trials, tried
 from motet.train import Clock, Cost, Emit
@@ -20,11 +22,11 @@ from motet.train import Clock, Cost, Emit
 PIECES = 8  # of the train and stop rows; the choose rows are one more
 FEWEST_PIECES = 3
 MOST_ROWS = 20_000
-STRETCHES = 0.1  # changes between test rows and others, of those that chance makes: below, test rows are stretches
 COLUMNS = 0.7  # of which each tree of a further cut uses a part: trees that differ make the better mean
 LEAST_BATCH = 128  # rows of a step: many trainings are to fit into the time of one
+LINEAR = 0.1  # of the time at most, to find how strongly linear models are penalised
 TRYING = 0.15  # of the time, to find the sharing architecture
-SECONDS_A_ROW = 5e-4  # that a training of all candidates needs to be worth its while, on one slow processor
+SECONDS_A_ROW, SECONDS_A_LABEL = 2e-4, 1.5e-4  # that a training of all candidates needs on one slow processor
 
 
 def train_folds(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> tuple[Prepared, Candidates]:
@@ -53,22 +55,25 @@ def train_folds(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> 
     """
     _load()
     num_pieces = _pieces(prepared, clock)
-    rest = clock.part(1.0 - share_for(prepared, plan, num_pieces + 1, clock))
+    kept = share_for(prepared, prepared.tasks, plan, num_pieces + 1, clock)
     if num_pieces:
         journal = Journal(None if plan.work is None else plan.work / "trials.jsonl")
         ways = dict.fromkeys((task.name for task in prepared.tasks), ways_for(len(prepared.split.train)))
         folded = replace(plan, own_networks=False, least_batch=LEAST_BATCH, ways=ways)
-        folded = Trials(prepared, folded, journal, emit).best(rest.part(TRYING))
-        begun = rest.elapsed
-        first = train_candidates(prepared, folded, clock=rest.part(1.0 / (num_pieces + 1)), emit=emit)
+        folded = Trials(prepared, folded, journal, emit).best(clock.part(TRYING))
+        folded = replace(folded, penalties=choose_penalties(prepared, seed=plan.seed, clock=clock.part(LINEAR)))
+        begun = clock.elapsed
+        first = train_candidates(prepared, folded, clock=clock.part((1.0 - kept) / (num_pieces + 1)), emit=emit)
+        tasks = promising(prepared, first)
+        rest = clock.part(1.0 - share_for(prepared, tasks, plan, num_pieces + 1, clock))
         # A machine that other work slows down takes longer for what no clock ends, such as building a network.
-        num_pieces = min(num_pieces, _fitting(rest, rest.elapsed - begun))
+        num_pieces = min(num_pieces, _fitting(rest, clock.elapsed - begun))
         if num_pieces >= FEWEST_PIECES:
             cuts = _cuts(Cut(prepared, folded, first), num_pieces, rest, emit)
             add_catboost(cuts, clock=clock, emit=emit)
             return _whole(cuts, journal)
         plan = replace(plan, work=_folder(plan, "once"))
-    found = train_candidates(prepared, plan, clock=rest, emit=emit)
+    found = train_candidates(prepared, plan, clock=clock.part(1.0 - kept), emit=emit)
     add_catboost([Cut(prepared, plan, found)], clock=clock, emit=emit)
     return prepared, found
 
@@ -102,7 +107,7 @@ def splits_of(prepared: Prepared, num_pieces: int, *, seed: int) -> list[Split]:
     """The table's own split, and one for each piece of its train and stop rows; groups stay together."""
     own = prepared.split
     rows = np.sort(np.concatenate([own.train, own.stop]))
-    piece = _places(prepared, rows, num_pieces, seed)
+    piece = pieces_of(prepared, rows, num_pieces, seed)
     parts = [(rows[piece != number], rows[piece == number]) for number in range(num_pieces)]
     return [own, *(Split(train, own.choose, choose, own.test, own.how) for train, choose in parts)]
 
@@ -115,7 +120,8 @@ def _pieces(prepared: Prepared, clock: Clock) -> int:
         return 0
     if prepared.groups is not None and len(np.unique(prepared.groups)) < 4 * PIECES:
         return 0
-    within = int(min(PIECES, clock.left / (SECONDS_A_ROW * num_rows + 1.0) - 1.0))
+    seconds = 1.0 + num_rows * (SECONDS_A_ROW + SECONDS_A_LABEL * len(prepared.tasks))
+    within = int(min(PIECES, clock.left / seconds - 1.0))
     return within if within >= FEWEST_PIECES else 0
 
 
@@ -128,28 +134,6 @@ def _load() -> None:
 def _fitting(clock: Clock, seconds: float) -> int:
     """How many more cuts like the one that took so many seconds there is time for, or nearly."""
     return PIECES if clock.limit is None else int(1.25 * clock.left / max(seconds, 1e-9))
-
-
-def _places(prepared: Prepared, rows: np.ndarray, num_pieces: int, seed: int) -> np.ndarray:
-    """The piece of each row: by chance, by groups in a random order, or by stretches where the test rows are some."""
-    draw = np.random.default_rng([seed, 13])
-    if prepared.groups is None:
-        places = np.arange(len(rows)) if _tests_stretches(prepared) else draw.permutation(len(rows))
-        return places * num_pieces // len(rows)
-    _, codes = np.unique(prepared.groups[rows], return_inverse=True)
-    order = draw.permutation(codes.max() + 1)
-    sizes = np.bincount(codes)
-    before = np.empty(len(sizes), dtype=np.int64)
-    before[order] = np.cumsum(sizes[order]) - sizes[order]  # rows of the groups that come earlier
-    return (before * num_pieces // len(rows))[codes]
-
-
-def _tests_stretches(prepared: Prepared) -> bool:
-    """Whether the test rows follow each other in the table, as a later period's do, in the place of being scattered."""
-    tested = np.zeros(len(prepared.features), dtype=bool)
-    tested[prepared.split.test] = True
-    by_chance = 2 * tested.mean() * (1 - tested.mean()) * len(tested)  # how often the next row is of the other sort
-    return bool(np.count_nonzero(tested[1:] != tested[:-1]) < STRETCHES * by_chance)
 
 
 def _again(plan: Plan, first: Candidates, number: int) -> Plan:
@@ -174,7 +158,9 @@ def _joined(prepared: Prepared, splits: Sequence[Split], found: Sequence[Candida
     first = found[0]
     joined = Candidates(
         np.concatenate([chosen[order], prepared.split.test]), networks=first.networks, trees=first.trees,
-        catboost=first.catboost, ways=first.ways, trials=first.trials, notes=list(first.notes), folds=tuple(found[1:]),
+        catboost=first.catboost, linear=first.linear, ways=first.ways, trials=first.trials, notes=list(first.notes),
+        pieces=np.repeat(np.arange(len(splits)), [len(split.choose) for split in splits])[order],
+        folds=tuple(found[1:]),
     )  # fmt: skip
     for name, by_task in first.estimates.items():
         joined.estimates[name] = {}

@@ -12,6 +12,8 @@ from motet.tabular._guard import Comparison, HeldOut, draw_weights
 from motet.tabular._prepared import Prepared
 from motet.tasks import Calibration, Task, fit_calibration
 
+FEWEST_PIECES = 4  # of a series, on which own models are compared where its blocks are too few for an interval
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -120,10 +122,10 @@ class Judge:
             own="own_lightgbm", guard=Comparison(np.nan, np.nan, np.nan), served="own_lightgbm",
         )  # fmt: skip
         part = self._chosen(judged)
-        # Trees stand for the target unless its own network is proven better: with few rows the better score is luck.
+        # Trees stand for the target unless another own model is proven better: with few rows the better score is luck.
         own = "own_lightgbm"
-        for other in ("own_network", "own_catboost"):
-            if other in raw and part.compare(other, own).low > 0:
+        for other in ("own_network", "own_catboost", "own_linear"):
+            if other in raw and (part.compare(other, own).low > 0 or self._leads_a_series(part, other, own, present)):
                 own = other
         guard = part.compare("shared", own)
         served = "shared" if guard.verdict(self.rules.margin) == "not worse" else own
@@ -131,6 +133,25 @@ class Judge:
             served = "blend"
         self.parts[task.name] = part
         return replace(judged, own=own, guard=guard, served=served)
+
+    def _leads_a_series(self, part: HeldOut, first: str, second: str, present: np.ndarray) -> bool:
+        """Whether the first model is better over all rows of a series, and on two of three of the cuts' pieces.
+
+        A series has few independent blocks, whose interval proves next to nothing. Which own model stands for a target
+        need not be proven: nothing is promised of it but that it is the target's own, and the cuts left these rows out.
+        """
+        if self.found.pieces is None or part.num_draws == len(part.targets) or part.compare(first, second).gain <= 0:
+            return False
+        pieces = self.found.pieces[present[: len(self.choose.rows)]]
+        ahead = []
+        for piece in np.unique(pieces):
+            rows = pieces == piece
+            one, other = (
+                part.task.score(part.estimates[name][rows], part.targets[rows])[0] for name in (first, second)
+            )
+            if np.isfinite([one, other]).all():
+                ahead.append(one > other if part.task.higher_is_better else one < other)
+        return len(ahead) >= FEWEST_PIECES and 3 * sum(ahead) >= 2 * len(ahead)
 
     def _blend_serves(self, part: HeldOut, served: str, own: str) -> bool:
         """Whether it is proven better; with folds, whether it looks better and the guard agrees."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from motet.balance import from_name
-from motet.models import LookupEncoder, MultiTaskModel, TabularEncoder, TokenEncoder, bin_edges
+from motet.models import LookupEncoder, MultiTaskModel, PlainEncoder, TabularEncoder, TokenEncoder, bin_edges
 from motet.models.sharing import from_name as sharing_from_name
 from motet.models.sharing import methods as architectures
 from motet.models.sharing import settings_of
@@ -19,6 +19,9 @@ from motet.tasks import Task
 from motet.train import Clock, Emit, LoopSettings, Trained, Trainer, estimate, skill
 
 State = dict[str, Tensor]
+SMALL = 20_000  # training rows below which a network is shallow and its heads are narrow
+MANY_NUMBERS = 16  # columns, beyond which each gets half the embedding
+HEADS = 512  # numbers in all heads' hidden layers together, on a small table
 OWN_STATE_SKILL = 0.01  # a task keeps its own best state if that is better than the joint one by this share of skill
 
 
@@ -45,6 +48,8 @@ class NetworkShape:
         cross_dim: size of such a vector.
         lookup: whether columns look up vectors; `dropout` is then of crosses.
         values: whether numbers join their codes; not so in runs of before this was there.
+        order: 1 where columns reach linear heads as they are, 2 where their products do too; `width`, blocks and
+            embeddings are then not used. 0 for a network.
     """
 
     num_bins: int
@@ -64,6 +69,7 @@ class NetworkShape:
     cross_dim: int = 6
     lookup: bool = False
     values: bool = False
+    order: int = 0
 
     def build(self, tasks: Sequence[Task], edges: Tensor | None = None) -> MultiTaskModel:
         """A network of this shape; without `edges` they wait to be loaded with the weights."""
@@ -74,7 +80,9 @@ class NetworkShape:
             sharing = sharing_from_name(self.sharing, len(tasks), width=encoder.width, settings=self.sharing_settings)
             return MultiTaskModel(encoder, sharing, tasks, head_width=self.head_width)
 
-    def _encoder(self, edges: Tensor) -> TabularEncoder | TokenEncoder | LookupEncoder:
+    def _encoder(self, edges: Tensor) -> TabularEncoder | TokenEncoder | LookupEncoder | PlainEncoder:
+        if self.order:
+            return PlainEncoder(self.num_numbers, self.category_sizes, products=self.order > 1)
         if self.lookup:
             return LookupEncoder(
                 edges,
@@ -140,14 +148,18 @@ class TrainedNetwork:
 def shape_for(
     prepared: Prepared, sharing: str = "hard", sharing_settings: Mapping[str, Any] | None = None
 ) -> NetworkShape:
-    """A shape that suits the table: smaller and with more dropout where there are few rows."""
-    num_rows = len(prepared.split.train)
+    """A shape that suits the table: smaller and with more dropout where there are few rows, and then by its columns."""
+    num_rows, num_numbers = len(prepared.split.train), len(prepared.encoder.number_names)
+    is_small = num_rows < SMALL
     return NetworkShape(
         num_bins=48 if num_rows >= 2000 else 16,
-        num_numbers=len(prepared.encoder.number_names),
+        num_numbers=num_numbers,
         category_sizes=tuple(prepared.encoder.category_sizes),
-        width=256 if num_rows >= 20_000 else 128,
-        dropout=0.0 if num_rows >= 100_000 else 0.1 if num_rows >= 20_000 else 0.2,
+        width=256,
+        num_blocks=1 if is_small else 2,
+        number_dim=8 if is_small and num_numbers > MANY_NUMBERS else 16,
+        head_width=min(64, max(16, HEADS // len(prepared.tasks))) if is_small else 64,
+        dropout=0.2 if is_small else 0.1 if num_rows < 100_000 else 0.0,
         sharing=sharing,
         values=True,
         sharing_settings=settings_of(sharing, sharing_settings),  # whole, so that other defaults one day do no harm
@@ -161,12 +173,18 @@ def loop_for(num_rows: int, *, max_epochs: int | None, seed: int, least_batch: i
         num_rows: that are learned.
         max_epochs: in their place, or None.
         seed: of the order of rows.
-        least_batch: rows of a step at least; on a small network 128 cost no more time than 32.
+        least_batch: rows of a step at least; on a small network 128 cost no more time than 32. Where that makes steps
+            larger than so few rows would have, and so fewer, they are twice as long.
     """
     epochs = max_epochs or int(np.clip(round(3e6 / max(1, num_rows)), 4, 100))
-    batch_size = int(np.clip(2 ** np.floor(np.log2(max(1, num_rows) / 40)), least_batch, 512))
+    suited = int(np.clip(2 ** np.floor(np.log2(max(1, num_rows) / 40)), 32, 512))
+    batch_size = max(suited, least_batch)
     return LoopSettings(
-        max_epochs=epochs, batch_size=batch_size, warmup_steps=min(200, 10 * num_rows // batch_size + 1), seed=seed
+        max_epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=4e-3 if batch_size > suited else 2e-3,
+        warmup_steps=min(200, 10 * num_rows // batch_size + 1),
+        seed=seed,
     )
 
 

@@ -20,7 +20,7 @@ class Outcome:
 
     Args:
         task: the fitted task.
-        served_by: `shared`, `own_network`, `own_lightgbm`, `own_catboost`, `distilled` or `blend`.
+        served_by: `shared`, `own_network`, `own_lightgbm`, `own_catboost`, `own_linear`, `distilled` or `blend`.
         shares: how much each candidate gives to the answer; one alone unless it is a blend.
         calibration: of the answer.
         interval: of the answer, or None.

@@ -20,6 +20,7 @@ MOST_ROWS = 20_000  # to learn from; past them a fit takes minutes, and one kind
 SHARE = 0.35  # of the time at most, kept for these trees where it is enough for all targets
 START, SECONDS_A_ROW = 0.1, 5e-5  # of a training, on one slow processor
 FAST, SLOW = 0.1, 0.05  # learning rates
+HOPELESS = -0.25  # LightGBM's lead over the network, relative, up to which other trees are not tried
 PATIENT = 4.0  # times the least seconds, from which the slow rate is worth its time
 
 
@@ -38,19 +39,29 @@ class Cut:
     found: Candidates
 
 
-def share_for(prepared: Prepared, plan: Plan, num_cuts: int, clock: Clock) -> float:
-    """The share of the time to keep back: none where these trees are not wanted, or it would not be enough."""
-    if not _wanted(prepared, plan) or clock.limit is None:
+def share_for(prepared: Prepared, tasks: Sequence[Task], plan: Plan, num_cuts: int, clock: Clock) -> float:
+    """The share of the time to keep back for these tasks: none where it would not be enough, or is not wanted."""
+    if not _wanted(prepared, plan) or clock.limit is None or clock.left <= 0:
         return 0.0
-    whole = num_cuts * sum(_least(prepared, task) for task in prepared.tasks)
+    whole = num_cuts * sum(_least(prepared, task) for task in tasks)
     return min(SHARE, PATIENT * whole / clock.left) if SHARE * clock.left >= whole else 0.0
+
+
+def promising(prepared: Prepared, found: Candidates) -> list[Task]:
+    """The tasks to which trees may have more to say, the first those whose LightGBM is furthest ahead of the network.
+
+    Where it is far behind, as on smooth targets, another kind of trees is too, and its time is the networks'.
+    """
+    leads = {task.name: _lead(prepared, found, task) for task in prepared.tasks}
+    kept = [task for task in prepared.tasks if leads[task.name] > HOPELESS]
+    return sorted(kept, key=lambda task: -leads[task.name])
 
 
 def add_catboost(cuts: Sequence[Cut], *, clock: Clock, emit: Emit) -> None:
     """Trains CatBoost for each target on every cut, as far as the time goes.
 
-    Targets come in the order of what trees are likely to gain: first those whose LightGBM is furthest ahead of the
-    shared network. A target gets these trees on all cuts or on none. The rate is the slow one where there is time.
+    Targets come in the order of what trees are likely to gain (`promising`). A target gets these trees on all cuts or
+    on none. The rate is the slow one where there is time.
 
     Args:
         cuts: the first is the table's own split; their candidates get the trees, their estimates and their cost.
@@ -66,10 +77,11 @@ def add_catboost(cuts: Sequence[Cut], *, clock: Clock, emit: Emit) -> None:
     if not _wanted(prepared, plan):
         return
     require("catboost", "catboost")  # a second or two, which no training is to lose
-    tasks = _affordable(sorted(prepared.tasks, key=lambda task: -_lead(prepared, found, task)), cuts, clock)
-    if len(tasks) < len(prepared.tasks):
+    hopeful = promising(prepared, found)
+    tasks = _affordable(hopeful, cuts, clock)
+    if len(tasks) < len(hopeful):
         found.notes.append(
-            f"There was time for CatBoost's trees for {len(tasks)} of {len(prepared.tasks)} targets; a longer time "
+            f"There was time for CatBoost's trees for {len(tasks)} of {len(hopeful)} targets; a longer time "
             "limit leaves some for all."
         )
     if not tasks:

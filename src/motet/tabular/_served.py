@@ -49,7 +49,7 @@ class Answer:
 
     Args:
         task: the fitted task.
-        served_by: `shared`, `own_network`, `own_lightgbm`, `own_catboost`, `distilled` or `blend`.
+        served_by: `shared`, `own_network`, `own_lightgbm`, `own_catboost`, `own_linear`, `distilled` or `blend`.
         shares: how much each candidate gives to the answer.
         calibration: applied to the answer.
         interval: gives bounds around a number, or None.
@@ -278,7 +278,8 @@ def _fold_read(
 def _trained(found: Candidates) -> list[tuple[str, str, TrainedNetwork]]:
     """Every network with the task that it is for, "" for all, and as which candidate it answers."""
     networks = [(key, "own_network" if key else "shared", network) for key, network in found.networks.items()]
-    return networks if found.distilled is None else [*networks, ("", "distilled", found.distilled)]
+    others = (("own_linear", found.linear), ("distilled", found.distilled))
+    return [*networks, *(("", name, network) for name, network in others if network is not None)]
 
 
 def _shares(outcome: Outcome, *, alone: bool) -> dict[str, float]:

@@ -4,6 +4,7 @@ from motet.models.encoders._factorised_attention import FactorisedAttentionPooli
 from motet.models.encoders._layer_pooling import LayerPooling
 from motet.models.encoders._lookup import LookupEncoder, number_sizes
 from motet.models.encoders._modalities import Modalities
+from motet.models.encoders._plain import PlainEncoder
 from motet.models.encoders._tabular import PiecewiseLinear, ResidualBlock, TabularEncoder, bin_edges
 from motet.models.encoders._tokens import TokenEncoder
 
@@ -13,6 +14,7 @@ __all__ = [
     "LookupEncoder",
     "Modalities",
     "PiecewiseLinear",
+    "PlainEncoder",
     "ResidualBlock",
     "TabularEncoder",
     "TokenEncoder",
