@@ -142,10 +142,19 @@ def test_a_mask_without_noise_is_by_hand():
     mask = ConcreteMask({"w": (2,)}, temperature=0.5).eval()
     assert mask()["w"].tolist() == [1.0, 1.0]
     with torch.no_grad():
-        mask.logits[0].copy_(torch.tensor([0.0, 0.5 * torch.log(torch.tensor(3.0))]))
+        mask.logits[0].copy_(torch.tensor([0.0, torch.log(torch.tensor(3.0))]))
     assert mask()["w"].tolist() == pytest.approx(
         [0.5 / 0.625, 0.75 / 0.625]
     )  # sigmoid(0), sigmoid(log 3), over the mean
+
+
+def test_the_last_mask_is_what_draws_are_on_average():
+    """One that is sharper than any that was trained on cost the real experts two points."""
+    mask = ConcreteMask({"w": (6,)})
+    with torch.no_grad():
+        mask.logits[0].copy_(torch.linspace(-2, 2, 6))
+    draws = torch.stack([mask()["w"] for _ in range(4000)]).mean(dim=0)
+    assert torch.allclose(mask.eval()()["w"], draws / draws.mean(), atol=0.06)
 
 
 def test_a_mask_draws_from_its_seed():

@@ -15,7 +15,10 @@ from motet.merge.learned._merged import Merged
 class ConcreteMask(nn.Module):
     """A mask shared by all experts, one entry a weight, drawn anew at each call while training.
 
-        m = sigmoid((log(u / (1 − u)) + x) / T), u uniform; each tensor's m is divided by its mean
+        m = sigmoid((log(u / (1 − u)) + x) / T), u uniform, while training
+        m = sigmoid(x) otherwise: the chance of a draw above one half, and about what draws are on average
+
+    Each tensor's m is divided by its mean.
 
     Args:
         shapes: of the tensors, by name.
@@ -37,14 +40,14 @@ class ConcreteMask(nn.Module):
         self._generator = torch.Generator().manual_seed(seed)
 
     def forward(self) -> dict[str, Tensor]:
-        """A multiplier of mean one for each tensor; without noise outside of training."""
+        """A multiplier of mean one for each tensor; a draw while training, what draws are on average otherwise."""
         found = {}
         for name, logits in zip(self._names, self.logits, strict=True):
-            noise = torch.zeros_like(logits)
+            # A mask without noise at the temperature would be twice as sharp as anything that has been trained on.
+            mask = torch.sigmoid(logits)
             if self.training:
                 uniform = torch.rand(logits.shape, generator=self._generator).clamp(1e-6, 1 - 1e-6)
-                noise = torch.logit(uniform).to(logits)
-            mask = torch.sigmoid((noise + logits) / self._temperature)
+                mask = torch.sigmoid((torch.logit(uniform).to(logits) + logits) / self._temperature)
             found[name] = mask / mask.mean()
         return found
 
@@ -81,12 +84,13 @@ def concrete_task_arithmetic(
         loss: as `adamerging` takes it.
 
     Returns:
-        The merged state dict, with the mask as it is without noise.
+        The merged state dict, with the mask as draws are on average.
 
     Cost: as `adamerging`, and one random number a weight and step.
 
     Source: Tang et al., Concrete Subspace Learning based Interference Elimination for Multi-task Model Fusion, 2023,
-        and FusionBench's settings. `concrete_adamerging` learns the coefficients as well.
+        and FusionBench's settings. Departure: that code's final mask is one more draw; the average is the authors'
+        own choice where they do not draw. `concrete_adamerging` learns the coefficients as well.
     """
     coefficients = TaskWise(len(experts), start=scale).requires_grad_(requires_grad=False)
     merged = Merged(model, base, experts, coefficients=coefficients)

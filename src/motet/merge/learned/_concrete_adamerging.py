@@ -56,13 +56,13 @@ def concrete_adamerging(
         loss: as `adamerging` takes it.
 
     Returns:
-        The merged state dict, with the mask as it is without noise.
+        The merged state dict, with the mask as draws are on average.
 
     Cost: a step of the first stage is two of `adamerging`, and one random number a weight.
 
     Source: Tang et al., Concrete Subspace Learning based Interference Elimination for Multi-task Model Fusion, 2023,
         and FusionBench's settings and order, in which λ' is taken as a constant and the inner Adam keeps its moments.
-        Departure: that code's final mask is one more draw.
+        Departure: that code's final mask is one more draw, and here what draws are on average.
     """
     merged = Merged(model, base, experts, coefficients=coefficients_by(by, base, len(experts), start))
     mask = ConcreteMask(merged.shapes(), temperature=temperature, seed=seed)
