@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -14,10 +15,12 @@ from motet import FitSettings, TabularModel
 from motet.tabular import _folds
 from motet.tabular._boosting import NARROW, WIDE
 from motet.tabular._candidates import Candidates, best_ways
-from motet.tabular._folds import _fitting, _joined, _pieces, splits_of
+from motet.tabular._folds import _fewer, _fitting, _joined, _pieces, splits_of
+from motet.tabular._guard import HeldOut
+from motet.tabular._judge import Judge
 from motet.tabular._own_trees import Grown
 from motet.tabular._prepared import Prepared, prepare
-from motet.tasks import Binary
+from motet.tasks import Binary, Regression
 from motet.train import Clock, Cost
 
 SETTINGS = FitSettings(deploy="best", max_epochs=2, threads=1, resamples=100)
@@ -65,10 +68,28 @@ def test_a_first_cut_that_took_too_long_leaves_fewer():
     assert _fitting(Clock(100.0), 50.0) == 2
 
 
+@pytest.mark.parametrize(
+    ("ended", "epochs", "network_leads", "expected"),
+    [("time", 10.0, True, 3), ("time", 15.0, True, 5), ("time", 40.0, True, 8), ("patience", 5.0, True, 8),
+     ("time", 5.0, False, 8)],
+)  # fmt: skip
+def test_cuts_are_fewer_where_a_network_that_leads_had_no_time(ended, epochs, network_leads, expected):
+    table = prepared(small_table(300))
+    found = Candidates(np.concatenate([table.split.choose, table.split.test]))
+    found.networks[""] = SimpleNamespace(trained=SimpleNamespace(ended=ended, epochs=epochs))
+    for name, right in (("shared", network_leads), ("own_lightgbm", not network_leads)):
+        truth = {task.name: np.nan_to_num(table.rows.targets[task.name].numpy()[found.rows]) for task in table.tasks}
+        found.estimates[name] = truth if right else {task: np.full(len(values), 0.5) for task, values in truth.items()}
+    assert _fewer(8, table, found) == expected
+
+
 def test_folds_are_for_small_tables_with_time_that_no_time_orders():
     table = prepared(small_table(300))
     assert _pieces(table, Clock(None)) == 8
     assert _pieces(table, Clock(6.0)) == 4
+    many = replace(table, tasks=table.tasks * 20)
+    assert _pieces(many, Clock(6.0)) == 0  # more targets need more time a cut
+    assert _pieces(many, Clock(20.0)) > 3
     assert _pieces(table, Clock(3.0)) == 0
     assert _pieces(replace(table, order=np.arange(300)), Clock(None)) == 0
     large = replace(table.split, train=np.arange(30_000))
@@ -183,3 +204,23 @@ def test_a_fit_that_was_interrupted_between_cuts_goes_on(whole, tmp_path):
     assert [{**one, "kept": None} for one in kept] == [{**one, "kept": None} for one in journal]
     assert model.metrics_["tasks"] == whole.metrics_["tasks"]
     assert model.predict(TABLE).equals(whole.predict(TABLE))
+
+
+def leads(better_on: int, *, blocks: int | None, num_pieces: int = 6) -> bool:
+    """Whether model `a` leads a series of pieces of 20 rows; it is right on the first ones, and far off elsewhere."""
+    pieces = np.repeat(np.arange(num_pieces), 20)
+    targets = np.random.default_rng(0).normal(size=len(pieces))
+    right = pieces < better_on
+    estimates = {"a": np.where(right, targets, targets + 2.0), "b": np.where(right, targets + 3.0, targets)}
+    part = HeldOut(Regression("n", center=0.0, scale=1.0), estimates, targets, np.ones((2, len(pieces))), draws=blocks)
+    judge = SimpleNamespace(found=SimpleNamespace(pieces=pieces), choose=SimpleNamespace(rows=pieces))
+    return Judge._leads_a_series(judge, part, "a", "b", np.ones(len(pieces), dtype=bool))
+
+
+def test_an_own_model_stands_in_a_series_where_it_leads_on_two_cuts_of_three():
+    assert leads(6, blocks=5)
+    assert leads(4, blocks=5)
+    assert not leads(3, blocks=5)  # the better score over all rows, by a few pieces
+    assert not leads(0, blocks=5)
+    assert not leads(6, blocks=None)  # rows that stand for themselves must prove it
+    assert not leads(3, blocks=5, num_pieces=3)  # too few pieces to say

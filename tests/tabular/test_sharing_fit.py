@@ -21,7 +21,7 @@ TARGETS = ["amount:regression", "bought:binary", "grade:multiclass"]
 def fitted(sharing: str, *targets: str, **options: object) -> TabularModel:
     # A margin of 100 lets the shared network serve whatever it scores, so that its weights lie in the artefact.
     settings = FitSettings(
-        sharing=sharing, margin=100.0, max_epochs=1, threads=1, resamples=50, sharing_settings=options or None
+        sharing=sharing, margin=100.0, max_epochs=4, threads=1, resamples=50, sharing_settings=options or None
     )
     return TabularModel(list(targets or TARGETS), settings=settings).fit(small_table(600))
 

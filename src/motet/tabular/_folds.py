@@ -14,7 +14,7 @@ from motet.tabular._candidates import Candidates, Plan, train_candidates
 from motet.tabular._linear import choose_penalties
 from motet.tabular._pieces import pieces_of
 from motet.tabular._prepared import Prepared
-from motet.tabular._second_trees import Cut, add_catboost, promising, share_for
+from motet.tabular._second_trees import Cut, add_catboost, lead, promising, share_for
 from motet.tabular._settings import LARGEST_SEED
 from motet.tabular._trials import Journal, Trials, tried
 from motet.train import Clock, Cost, Emit
@@ -24,6 +24,7 @@ FEWEST_PIECES = 3
 MOST_ROWS = 20_000
 COLUMNS = 0.7  # of which each tree of a further cut uses a part: trees that differ make the better mean
 LEAST_BATCH = 128  # rows of a step: many trainings are to fit into the time of one
+EPOCHS = 25  # of a network on a small table, where it leads; more cuts of fewer are the lesser good
 LINEAR = 0.1  # of the time at most, to find how strongly linear models are penalised
 TRYING = 0.15  # of the time, to find the sharing architecture
 SECONDS_A_ROW, SECONDS_A_LABEL = 2e-4, 1.5e-4  # that a training of all candidates needs on one slow processor
@@ -64,10 +65,15 @@ def train_folds(prepared: Prepared, plan: Plan, *, clock: Clock, emit: Emit) -> 
         folded = replace(folded, penalties=choose_penalties(prepared, seed=plan.seed, clock=clock.part(LINEAR)))
         begun = clock.elapsed
         first = train_candidates(prepared, folded, clock=clock.part((1.0 - kept) / (num_pieces + 1)), emit=emit)
-        tasks = promising(prepared, first)
-        rest = clock.part(1.0 - share_for(prepared, tasks, plan, num_pieces + 1, clock))
-        # A machine that other work slows down takes longer for what no clock ends, such as building a network.
-        num_pieces = min(num_pieces, _fitting(rest, clock.elapsed - begun))
+        tasks, fewer = promising(prepared, first), _fewer(num_pieces, prepared, first)
+        rest = clock.part(1.0 - share_for(prepared, tasks, plan, fewer + 1, clock))
+        if fewer < num_pieces:
+            num_pieces, folded = fewer, replace(folded, work=_folder(plan, "longer"))
+            emit({"event": "stage", "stage": "longer", "text": f"Training again for longer, on {fewer + 1} cuts"})
+            first = train_candidates(prepared, folded, clock=rest.part(1.0 / (num_pieces + 1)), emit=emit)
+        else:
+            # A machine that other work slows down takes longer for what no clock ends, such as building a network.
+            num_pieces = min(num_pieces, _fitting(rest, clock.elapsed - begun))
         if num_pieces >= FEWEST_PIECES:
             cuts = _cuts(Cut(prepared, folded, first), num_pieces, rest, emit)
             add_catboost(cuts, clock=clock, emit=emit)
@@ -123,6 +129,15 @@ def _pieces(prepared: Prepared, clock: Clock) -> int:
     seconds = 1.0 + num_rows * (SECONDS_A_ROW + SECONDS_A_LABEL * len(prepared.tasks))
     within = int(min(PIECES, clock.left / seconds - 1.0))
     return within if within >= FEWEST_PIECES else 0
+
+
+def _fewer(num_pieces: int, prepared: Prepared, first: Candidates) -> int:
+    """How many pieces leave the network the epochs that it needs, where it counts: where it leads most trees."""
+    shared = first.networks[""].trained
+    ahead = sum(lead(prepared, first, task) < 0 for task in prepared.tasks)
+    if shared.ended != "time" or 2 * ahead <= len(prepared.tasks):
+        return num_pieces
+    return min(num_pieces, max(FEWEST_PIECES, round(num_pieces * shared.epochs / EPOCHS)))
 
 
 def _load() -> None:

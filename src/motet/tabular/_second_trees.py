@@ -52,7 +52,7 @@ def promising(prepared: Prepared, found: Candidates) -> list[Task]:
 
     Where it is far behind, as on smooth targets, another kind of trees is too, and its time is the networks'.
     """
-    leads = {task.name: _lead(prepared, found, task) for task in prepared.tasks}
+    leads = {task.name: lead(prepared, found, task) for task in prepared.tasks}
     kept = [task for task in prepared.tasks if leads[task.name] > HOPELESS]
     return sorted(kept, key=lambda task: -leads[task.name])
 
@@ -167,7 +167,7 @@ def _least(prepared: Prepared, task: Task) -> float:
     return (START + SECONDS_A_ROW * num_rows) * (max(2, task.num_outputs) if several else 1)
 
 
-def _lead(prepared: Prepared, found: Candidates, task: Task) -> float:
+def lead(prepared: Prepared, found: Candidates, task: Task) -> float:
     """How far LightGBM is ahead of the shared network on the first cut's choose rows, in relative terms."""
     num_choose = len(prepared.split.choose)
     targets, present = prepared.targets(task, found.rows[:num_choose])
@@ -177,5 +177,5 @@ def _lead(prepared: Prepared, found: Candidates, task: Task) -> float:
         float(task.score(found.estimates[name][task.name][:num_choose][present], targets)[0])
         for name in ("own_lightgbm", "shared")
     )
-    lead = (trees - shared) / max(abs(shared), 1e-12) * (1.0 if task.higher_is_better else -1.0)
-    return lead if np.isfinite(lead) else -np.inf
+    relative = (trees - shared) / max(abs(shared), 1e-12) * (1.0 if task.higher_is_better else -1.0)
+    return relative if np.isfinite(relative) else -np.inf
