@@ -141,8 +141,8 @@ def synth_64(data: Path) -> Dataset:
     return _synthetic(data, 64)
 
 
-# Seconds that a contender has for a fit where `--time-limit` does not say: enough for every rival to end by itself on most
-# tables, and five seeds of the small ones take two hours of one core.
+# Seconds that a contender has for a fit where `--time-limit` does not say: enough for every rival to end by itself on
+# most tables, and five seeds of the small ones take two hours of one core.
 LIMITS: dict[Callable[[Path], Dataset], float] = {
     flights: 540, census: 540, rf1: 60, yeast: 60, bikeshare: 60, birds: 60, clothing: 45, tasks_abalone: 20,
     tasks_avila: 45, tasks_bank: 45, tasks_computer: 20, synth_4: 40, synth_16: 80, synth_64: 160,

@@ -206,21 +206,15 @@ def test_a_fit_that_was_interrupted_between_cuts_goes_on(whole, tmp_path):
     assert model.predict(TABLE).equals(whole.predict(TABLE))
 
 
-def leads(better_on: int, *, blocks: int | None, num_pieces: int = 6) -> bool:
-    """Whether model `a` leads a series of pieces of 20 rows; it is right on the first ones, and far off elsewhere."""
-    pieces = np.repeat(np.arange(num_pieces), 20)
-    targets = np.random.default_rng(0).normal(size=len(pieces))
-    right = pieces < better_on
-    estimates = {"a": np.where(right, targets, targets + 2.0), "b": np.where(right, targets + 3.0, targets)}
-    part = HeldOut(Regression("n", center=0.0, scale=1.0), estimates, targets, np.ones((2, len(pieces))), draws=blocks)
-    judge = SimpleNamespace(found=SimpleNamespace(pieces=pieces), choose=SimpleNamespace(rows=pieces))
-    return Judge._leads_a_series(judge, part, "a", "b", np.ones(len(pieces), dtype=bool))
-
-
-def test_an_own_model_stands_in_a_series_where_it_leads_on_two_cuts_of_three():
-    assert leads(6, blocks=5)
-    assert leads(4, blocks=5)
-    assert not leads(3, blocks=5)  # the better score over all rows, by a few pieces
-    assert not leads(0, blocks=5)
-    assert not leads(6, blocks=None)  # rows that stand for themselves must prove it
-    assert not leads(3, blocks=5, num_pieces=3)  # too few pieces to say
+@pytest.mark.parametrize(
+    ("error", "blocks", "has_cuts", "expected"),
+    [(0.90, 5, True, True), (0.97, 5, True, False), (1.1, 5, True, False), (0.5, None, True, False),
+     (0.5, 5, False, False)],
+)  # fmt: skip
+def test_an_own_model_stands_in_a_series_where_it_clearly_leads(error, blocks, has_cuts, expected):
+    """Where blocks are few; rows that stand for themselves must prove it, and one cut's rows are too few."""
+    wrong = np.random.default_rng(0).normal(size=120)
+    estimates = {"a": error * wrong, "b": wrong}
+    part = HeldOut(Regression("n", center=0.0, scale=1.0), estimates, np.zeros(120), np.ones((2, 120)), draws=blocks)
+    judge = SimpleNamespace(found=SimpleNamespace(folds=(None,) if has_cuts else ()))
+    assert Judge._leads_a_series(judge, part, "a", "b") == expected

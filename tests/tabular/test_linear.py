@@ -97,6 +97,26 @@ def test_choose_and_test_rows_say_nothing():
     assert all(torch.equal(one[name], again[name]) for name in one)
 
 
+@pytest.mark.parametrize("kind", ["regression", "binary", "count"])
+def test_labels_that_one_piece_has_alone_are_no_error(kind):
+    frame = table(200)
+    found = frame["visits"].to_numpy() if kind == "count" else frame["n0"].to_numpy()
+    few = pl.Series(found > 0 if kind == "binary" else found)
+    first = prepare(frame.with_columns(few=few), [f"few:{kind}", "amount"], split="random", split_column=None, roles={},
+                    seed=0)  # fmt: skip
+    kept = np.zeros(200, dtype=bool)
+    kept[first.split.train[:6]] = True
+    gone = pl.when(pl.Series(kept)).then(few).otherwise(None)
+    made = prepare(frame.with_columns(few=gone), [f"few:{kind}", "amount"], split="random", split_column=None, roles={},
+                   seed=0)  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_linear, "pieces_of", lambda _, rows, number, __: np.isin(rows, first.split.train[:6]) * 1)
+        patch.setattr(_linear, "PIECES", 2)
+        penalties = choose_penalties(made, seed=0, clock=Clock(None))
+    estimates = network_estimates(fit_linear(made, penalties), made, made.split.test)
+    assert all(np.isfinite(part).all() for part in estimates.values())
+
+
 def test_a_table_too_large_for_it_has_none(monkeypatch):
     for limit in ("MOST_FEATURES", "MOST_NUMBERS"):
         with monkeypatch.context() as patch:

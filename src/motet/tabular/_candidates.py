@@ -39,7 +39,6 @@ class Candidates:
         notes: what a reader should know.
         ways: by task, how its trees grew.
         trials: what was tried on the way: name, score and cost.
-        pieces: which cut of the rows answered for each choose row, where there are several.
         folds: what was trained on other cuts of the rows; the answer is the mean over these and this.
     """
 
@@ -54,7 +53,6 @@ class Candidates:
     notes: list[str] = field(default_factory=list)
     ways: dict[str, TreeSettings] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
-    pieces: np.ndarray | None = None
     folds: "tuple[Candidates, ...]" = ()
 
     @property

@@ -174,7 +174,6 @@ def _joined(prepared: Prepared, splits: Sequence[Split], found: Sequence[Candida
     joined = Candidates(
         np.concatenate([chosen[order], prepared.split.test]), networks=first.networks, trees=first.trees,
         catboost=first.catboost, linear=first.linear, ways=first.ways, trials=first.trials, notes=list(first.notes),
-        pieces=np.repeat(np.arange(len(splits)), [len(split.choose) for split in splits])[order],
         folds=tuple(found[1:]),
     )  # fmt: skip
     for name, by_task in first.estimates.items():

@@ -12,7 +12,7 @@ from motet.tabular._guard import Comparison, HeldOut, draw_weights
 from motet.tabular._prepared import Prepared
 from motet.tasks import Calibration, Task, fit_calibration
 
-FEWEST_PIECES = 4  # of a series, on which own models are compared where its blocks are too few for an interval
+LEAD = 5.0  # percent by which an own model must lead another in a series, whose blocks are too few for an interval
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Judge:
         # Trees stand for the target unless another own model is proven better: with few rows the better score is luck.
         own = "own_lightgbm"
         for other in ("own_network", "own_catboost", "own_linear"):
-            if other in raw and (part.compare(other, own).low > 0 or self._leads_a_series(part, other, own, present)):
+            if other in raw and (part.compare(other, own).low > 0 or self._leads_a_series(part, other, own)):
                 own = other
         guard = part.compare("shared", own)
         served = "shared" if guard.verdict(self.rules.margin) == "not worse" else own
@@ -134,24 +134,14 @@ class Judge:
         self.parts[task.name] = part
         return replace(judged, own=own, guard=guard, served=served)
 
-    def _leads_a_series(self, part: HeldOut, first: str, second: str, present: np.ndarray) -> bool:
-        """Whether the first model is better over all rows of a series, and on two of three of the cuts' pieces.
+    def _leads_a_series(self, part: HeldOut, first: str, second: str) -> bool:
+        """Whether the first model is clearly better over all rows of a series that the cuts left out.
 
         A series has few independent blocks, whose interval proves next to nothing. Which own model stands for a target
-        need not be proven: nothing is promised of it but that it is the target's own, and the cuts left these rows out.
+        need not be proven: nothing is promised of it but that it is the target's own.
         """
-        if self.found.pieces is None or part.num_draws == len(part.targets) or part.compare(first, second).gain <= 0:
-            return False
-        pieces = self.found.pieces[present[: len(self.choose.rows)]]
-        ahead = []
-        for piece in np.unique(pieces):
-            rows = pieces == piece
-            one, other = (
-                part.task.score(part.estimates[name][rows], part.targets[rows])[0] for name in (first, second)
-            )
-            if np.isfinite([one, other]).all():
-                ahead.append(one > other if part.task.higher_is_better else one < other)
-        return len(ahead) >= FEWEST_PIECES and 3 * sum(ahead) >= 2 * len(ahead)
+        is_series = bool(self.found.folds) and part.num_draws < len(part.targets)
+        return is_series and part.compare(first, second).gain > LEAD
 
     def _blend_serves(self, part: HeldOut, served: str, own: str) -> bool:
         """Whether it is proven better; with folds, whether it looks better and the guard agrees."""
